@@ -1,0 +1,95 @@
+"""Batched direct gets: reading from a stream without a consumer, in few round trips, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+
+from motet_bus.answers import Reply, ServerRefusedError, StoredMessage, read_stored
+from motet_schemas.errors import BusUnavailableError, NotFoundError
+
+log = structlog.get_logger(__name__)
+
+_ROUND: Final = 256
+_MOST_ROUNDS: Final = 4096
+_MOST_TRIES: Final = 4
+_MOST_SUBJECTS: Final = 1024
+
+
+class Asker(Protocol):
+    """What reading needs of a link."""
+
+    async def request_many(
+        self, subject: str, body: bytes, *, complete: Callable[[Reply], bool], timeout_s: float
+    ) -> list[Reply]: ...
+
+
+async def read_batch(
+    link: Asker, stream: str, filter_subject: str, *, start_seq: int, timeout_s: float
+) -> list[StoredMessage]:
+    """Return all messages on `filter_subject` from `start_seq` on, in order of sequence; an empty list when there is none.
+
+    Reads at most 256 messages a round trip, each with `timeout_s` seconds and asked four times at most. What is stored
+    while it reads may or may not be there. Raises `BusUnavailableError` when a round stays incomplete, `NotFoundError`
+    when there is no such stream (or it cannot be read directly).
+    """
+    messages: list[StoredMessage] = []
+    next_seq = start_seq
+    for _ in range(_MOST_ROUNDS):
+        asked = {"batch": _ROUND, "next_by_subj": filter_subject, "seq": next_seq}
+        found = await _round(link, stream, asked, timeout_s)
+        messages += found
+        if not found or found[-1].left == 0:
+            return messages
+        next_seq = found[-1].seq + 1
+    raise BusUnavailableError(
+        f"{stream}: more than {_MOST_ROUNDS * _ROUND} messages on {filter_subject}; read a narrower filter"
+    )
+
+
+async def read_last(link: Asker, stream: str, subject_filters: list[str], *, timeout_s: float) -> list[StoredMessage]:
+    """Return the last message of each of at most 1,024 subjects that the filters match, in order of sequence."""
+    return await _round(link, stream, {"multi_last": subject_filters, "batch": _MOST_SUBJECTS}, timeout_s)
+
+
+async def read_single(link: Asker, stream: str, asked: dict[str, Any], *, timeout_s: float) -> StoredMessage | None:
+    """Return the one message that `asked` (`seq` or `last_by_subj`) names, None when there is none."""
+    replies = await _patiently(link, stream, asked, lambda _: True, timeout_s)
+    message = read_stored(replies[0])
+    if message is None:
+        _check_end(replies[0], stream)
+    return message
+
+
+async def _round(link: Asker, stream: str, asked: dict[str, Any], timeout_s: float) -> list[StoredMessage]:
+    """Ask once and collect until the server's closing status."""
+    replies = await _patiently(link, stream, asked, lambda reply: read_stored(reply) is None, timeout_s)
+    _check_end(replies[-1], stream)
+    return [message for reply in replies if (message := read_stored(reply)) is not None]
+
+
+async def _patiently(
+    link: Asker, stream: str, asked: dict[str, Any], complete: Callable[[Reply], bool], timeout_s: float
+) -> list[Reply]:
+    """Ask again, from the start of the round, when the connection broke or no end came."""
+    subject, body = f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode()
+    for attempt in range(1, _MOST_TRIES):
+        try:
+            return await link.request_many(subject, body, complete=complete, timeout_s=timeout_s)
+        except BusUnavailableError as error:
+            log.info("direct.retried", stream=stream, attempt=attempt, error=error.message)
+    return await link.request_many(subject, body, complete=complete, timeout_s=timeout_s)
+
+
+def _check_end(reply: Reply, stream: str) -> None:
+    """Raise what the closing status of a direct get means, unless it is "that was all" or "nothing there"."""
+    if reply.status in (204, 404):
+        return
+    if reply.status == 503:
+        raise NotFoundError(
+            f"{stream}: no such stream, or it does not allow direct reads, or the server is still starting"
+        )
+    raise ServerRefusedError(f"reading {stream}: {reply.status} {reply.description}")

@@ -1,0 +1,385 @@
+"""The one connection of a process: publishes that are stored, requests, batched reads, all through one reply inbox.
+
+Nothing here retries a publish: who knows what a fact means (the journal) decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as WireSubscription
+
+from motet_bus import direct
+from motet_bus.answers import (
+    Message,
+    PubAck,
+    Reply,
+    StoredMessage,
+    json_object,
+    raise_server_error,
+    read_puback,
+    server_time,
+)
+from motet_bus.wire_client import DESCRIPTION, STATUS, WireClient
+from motet_schemas.errors import BusUnavailableError, BusUnsuitableError, InvalidInputError, MotetError, NotAllowedError
+
+log = structlog.get_logger(__name__)
+
+ErrorCallback = Callable[[Exception], None]
+MessageCallback = Callable[[Message], Awaitable[None]]
+
+_CLOSE_S: Final = 2.0
+_LONGEST_SUBJECT: Final = 2048
+_PENDING_MESSAGES: Final = 65_536
+_PENDING_BYTES: Final = 64 << 20
+_DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class _Waiter:
+    """Who waits for answers on one token: the first answer, or all until `complete` says that it was the last."""
+
+    __slots__ = ("_complete", "done", "replies", "sent", "subject")
+
+    def __init__(self, subject: str, complete: Callable[[Reply], bool] | None) -> None:
+        self.subject = subject
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.replies: list[Reply] = []
+        self.sent = False
+        self._complete = complete
+
+    def take(self, reply: Reply) -> None:
+        self.replies.append(reply)
+        if (self._complete is None or self._complete(reply)) and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: MotetError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def expire(self, timeout_s: float) -> None:
+        self.fail(BusUnavailableError(f"{self.subject}: no answer from the server within {timeout_s:g} s; try again"))
+
+
+class Subscription:
+    """A plain subscription; `unsubscribe` drops what has not been handled, `drain` handles what has come."""
+
+    def __init__(self, inner: WireSubscription) -> None:
+        self._inner = inner
+
+    async def unsubscribe(self) -> None:
+        """Stop at once. Does nothing when it has ended already."""
+        with contextlib.suppress(nats.errors.Error):
+            await self._inner.unsubscribe()
+
+    async def drain(self, *, timeout_s: float = 1.0) -> None:
+        """Take nothing new, handle what the server has sent, then end; `unsubscribe` after `timeout_s` seconds."""
+        try:
+            await asyncio.wait_for(self._inner.drain(), timeout_s)
+        except (nats.errors.Error, TimeoutError):
+            await self.unsubscribe()
+
+
+class Link:
+    """One connection to the bus; `motet_bus.connect.connect` makes it.
+
+    Every method that talks to the server has a time-out in seconds and raises `BusUnavailableError` (retryable) when no
+    answer came, `NotAllowedError` when the server's permissions forbid the subject.
+    """
+
+    def __init__(self, client: WireClient, *, inbox_prefix: str, on_error: ErrorCallback | None = None) -> None:
+        self._client = client
+        self._inbox_prefix = inbox_prefix
+        self._inbox = self.new_inbox()
+        self._tokens = itertools.count(1)
+        self._waiting: dict[str, _Waiter] = {}
+        self._reconnect_callbacks: list[Callable[[], None]] = []
+        self._denial_callbacks: list[Callable[[str], None]] = []
+        self._on_error = on_error
+        self._closing = False
+
+    @property
+    def server_version(self) -> str:
+        """The version of the connected server, for example `2.15.1`."""
+        return self._client.server_version_text
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes the server takes in one message, headers included."""
+        return self._client.max_payload
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands right now (it is made anew for ever while the link is open)."""
+        return self._client.is_connected
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link has ended for good: by `close`, or because the server put this user out."""
+        return self._closing or self._client.is_closed
+
+    def new_inbox(self) -> str:
+        """Return a fresh subject under this link's inbox prefix."""
+        return f"{self._inbox_prefix}.{secrets.token_hex(11)}"
+
+    # Publishing and asking
+
+    async def publish(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, reply: str = ""
+    ) -> None:
+        """Send a message and wait for nothing: it may be lost. While the connection is down it waits in a buffer.
+
+        Raises `InvalidInputError` for a subject, header or size that cannot be sent, `BusUnavailableError` when the link
+        is closed or the buffer is full.
+        """
+        if len(subject) > _LONGEST_SUBJECT:
+            raise InvalidInputError(f"subject: longer than {_LONGEST_SUBJECT} bytes", field="subject", value=subject[:80])
+        size = len(body)
+        sent: dict[str, str] | None = None
+        if headers:
+            sent = dict(headers)
+            size += _checked_size(sent)
+        if size > self.max_payload:
+            raise InvalidInputError(
+                f"body: {size} bytes with headers; the server takes {self.max_payload}", field="body", value=size
+            )
+        try:
+            await self._client.publish(subject, body, reply, sent)
+        except (nats.errors.Error, OSError) as error:
+            _raise_unsent(error, subject)
+
+    async def publish_stored(
+        self, subject: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = 5.0
+    ) -> PubAck:
+        """Publish once and wait until the server says that it stored the message.
+
+        Raises `ConflictError` when a fence refused it; `BusUnavailableError` when no answer came: then it may or may not
+        be stored, and sending it again with the same `Nats-Msg-Id` and the same fence settles that.
+        """
+        return read_puback(await self.request(subject, body, headers=headers, timeout_s=timeout_s), subject)
+
+    async def request(
+        self, subject: str, body: bytes, *, headers: Mapping[str, str] | None = None, timeout_s: float
+    ) -> Reply:
+        """Ask and return the first answer; nobody listening is an answer with `status` 503."""
+        waiter = _Waiter(subject, None)
+        await self._ask(waiter, body, headers, timeout_s)
+        return waiter.replies[0]
+
+    async def request_many(
+        self, subject: str, body: bytes, *, complete: Callable[[Reply], bool], timeout_s: float
+    ) -> list[Reply]:
+        """Ask and return every answer up to the one that `complete` accepts as the last."""
+        waiter = _Waiter(subject, complete)
+        await self._ask(waiter, body, None, timeout_s)
+        return waiter.replies
+
+    async def scatter(self, subject: str, body: bytes, *, for_s: float) -> list[Reply]:
+        """Ask all who listen and return what they answered within `for_s` seconds, at once when nobody listens."""
+        waiter = _Waiter(subject, lambda reply: reply.status == 503)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(for_s):
+                await self._ask(waiter, body, None, timeout_s=for_s + 1)
+        return [reply for reply in waiter.replies if reply.status == 0]
+
+    async def api(self, op: str, payload: dict[str, Any], *, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Call `$JS.API.<op>`; an error it answers with is raised (`NotFoundError`, `ServerRefusedError`, …)."""
+        reply = await self.request(f"$JS.API.{op}", json.dumps(payload).encode(), timeout_s=timeout_s)
+        if reply.status == 503:
+            raise BusUnavailableError(f"JetStream does not answer {op}: it is starting, or it is not enabled")
+        answer = json_object(reply.body, op)
+        if "error" in answer:
+            raise_server_error(answer["error"], op)
+        return answer
+
+    async def _ask(
+        self, waiter: _Waiter, body: bytes, headers: Mapping[str, str] | None, timeout_s: float
+    ) -> None:
+        token = str(next(self._tokens))
+        self._waiting[token] = waiter
+        timer = asyncio.get_running_loop().call_later(timeout_s, waiter.expire, timeout_s)
+        try:
+            waiter.sent = self.connected
+            await self.publish(waiter.subject, body, headers, f"{self._inbox}.{token}")
+            await waiter.done
+        finally:
+            timer.cancel()
+            del self._waiting[token]
+
+    # Reading what is stored
+
+    async def read_batch(
+        self, stream: str, filter_subject: str, *, start_seq: int = 1, timeout_s: float = 5.0
+    ) -> list[StoredMessage]:
+        """Return all messages on `filter_subject` from sequence `start_seq` on, in order; see `direct.read_batch`."""
+        return await direct.read_batch(self, stream, filter_subject, start_seq=start_seq, timeout_s=timeout_s)
+
+    async def read_last(
+        self, stream: str, subject_filters: list[str], *, timeout_s: float = 5.0
+    ) -> list[StoredMessage]:
+        """Return the last message of every subject that the filters match, in order of sequence."""
+        return await direct.read_last(self, stream, subject_filters, timeout_s=timeout_s)
+
+    async def read_one(self, stream: str, seq: int, *, timeout_s: float = 5.0) -> StoredMessage | None:
+        """Return the message at sequence `seq`, None when there is none (any more)."""
+        return await direct.read_single(self, stream, {"seq": seq}, timeout_s=timeout_s)
+
+    async def read_last_for(self, stream: str, subject: str, *, timeout_s: float = 5.0) -> StoredMessage | None:
+        """Return the last message on `subject` (wildcards allowed), None when there is none."""
+        return await direct.read_single(self, stream, {"last_by_subj": subject}, timeout_s=timeout_s)
+
+    async def server_time(self, stream: str, *, timeout_s: float = 5.0) -> datetime:
+        """Return the server's clock (aware, UTC): the one that stored times are measured by."""
+        return server_time(str((await self.api(f"STREAM.INFO.{stream}", {}, timeout_s=timeout_s))["ts"]))
+
+    # Listening
+
+    async def subscribe(self, subject: str, callback: MessageCallback, *, bounded: bool = True) -> Subscription:
+        """Call `callback` with every message on `subject`, one after the other.
+
+        What comes while more than 65,536 messages or 64 MiB wait is dropped and reported to `on_error`, unless
+        `bounded` is False: for inboxes that get no more than what was asked for.
+        """
+
+        async def receive(message: Msg) -> None:
+            await callback(Message(message.subject, message.headers or {}, message.data, message.reply))
+
+        limits = (_PENDING_MESSAGES, _PENDING_BYTES) if bounded else (0, 0)
+        try:
+            inner = await self._client.subscribe(
+                subject, cb=receive, pending_msgs_limit=limits[0], pending_bytes_limit=limits[1]
+            )
+        except (nats.errors.Error, OSError) as error:
+            _raise_unsent(error, subject)
+        return Subscription(inner)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after every reconnect; it must not block. Returns a function that undoes this."""
+        self._reconnect_callbacks.append(callback)
+        return lambda: self._reconnect_callbacks.remove(callback)
+
+    def on_denied(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback` with each subject whose use the server refused. Returns a function that undoes this."""
+        self._denial_callbacks.append(callback)
+        return lambda: self._denial_callbacks.remove(callback)
+
+    # The life of the connection
+
+    async def open(self) -> None:
+        """Listen on the reply inbox. Raises `NotAllowedError` when the server does not let this user do so."""
+        denied: list[str] = []
+        undo = self.on_denied(denied.append)
+        try:
+            await self._client.subscribe(
+                f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
+            )
+            await self._client.flush(timeout=5)
+        except (nats.errors.Error, OSError) as error:
+            _raise_unsent(error, self._inbox)
+        finally:
+            undo()
+        if denied:
+            raise NotAllowedError(
+                f"the server does not allow this user to listen on {self._inbox}.*; "
+                "set the inbox prefix that its permissions name"
+            )
+
+    async def close(self) -> None:
+        """Send what is buffered and close, within 2 s. Whoever still waits gets `BusUnavailableError`."""
+        if self._closing:
+            return
+        self._closing = True
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_S / 2):
+                if self._client.is_connected:
+                    await self._client.flush(timeout=1)
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_S / 2):
+                await self._client.close()
+        self._fail_waiting("the connection was closed", unsent_too=True)
+
+    async def on_disconnected(self) -> None:
+        """For nats-py: answers to what was sent over the lost connection will not come."""
+        log.warning("link.disconnected", server=self.server_version)
+        self._fail_waiting("the connection was lost before the answer came; try again", unsent_too=False)
+
+    async def on_reconnected(self) -> None:
+        """For nats-py: the connection stands again."""
+        log.info("link.reconnected", server=self.server_version)
+        for callback in list(self._reconnect_callbacks):
+            callback()
+
+    async def on_closed(self) -> None:
+        """For nats-py: the connection has ended for good."""
+        self._fail_waiting("the connection was closed", unsent_too=True)
+        for callback in list(self._reconnect_callbacks):
+            callback()
+
+    async def on_client_error(self, error: Exception) -> None:
+        """For nats-py: an error that no call is waiting for."""
+        if denial := _DENIED.search(str(error)):
+            self._denied(denial[2])
+        elif self._on_error is not None:
+            self._on_error(error)
+        elif not self._closing:
+            log.warning("link.error", error=str(error) or type(error).__name__)
+
+    def _denied(self, subject: str) -> None:
+        log.warning("link.denied", subject=subject)
+        for waiter in list(self._waiting.values()):
+            if waiter.subject == subject:
+                waiter.fail(NotAllowedError(f"the server's permissions do not allow this user to publish on {subject}"))
+        for callback in list(self._denial_callbacks):
+            callback(subject)
+
+    def _fail_waiting(self, reason: str, *, unsent_too: bool) -> None:
+        for waiter in list(self._waiting.values()):
+            if waiter.sent or unsent_too:
+                waiter.fail(BusUnavailableError(f"{waiter.subject}: {reason}"))
+
+    async def _on_reply(self, message: Msg) -> None:
+        waiter = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiter is None:
+            return
+        headers = message.headers or {}
+        status = headers.get(STATUS, "") if not message.data else ""
+        waiter.take(
+            Reply(headers, message.data, int(status) if status.isdecimal() else 0, headers.get(DESCRIPTION, ""))
+        )
+
+
+def _checked_size(headers: Mapping[str, str]) -> int:
+    """Return the size of the headers on the wire, at most. Raises `InvalidInputError` for what cannot be sent."""
+    size = 12
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise InvalidInputError(f"header {name!r}: not a header name", field=name, value=name)
+        if "\r" in value or "\n" in value:
+            raise InvalidInputError(f"header {name}: holds a line break", field=name, value=value, rule="one line")
+        size += len(name) + len(value.encode()) + 4
+    return size
+
+
+def _raise_unsent(error: Exception, subject: str) -> NoReturn:
+    if isinstance(error, nats.errors.BadSubjectError):
+        raise InvalidInputError(f"subject: {subject!r} cannot be sent", field="subject", value=subject) from error
+    if isinstance(error, nats.errors.OutboundBufferLimitError):
+        raise BusUnavailableError("the connection is down and its buffer full; try again later") from error
+    raise BusUnavailableError(f"{subject}: not sent: {str(error) or type(error).__name__}") from error
+
+
+def require_jetstream(link: Link, *, has_jetstream: bool) -> None:
+    """Raise `BusUnsuitableError` when the link's server cannot carry Motet."""
+    if not has_jetstream:
+        raise BusUnsuitableError(f"nats-server {link.server_version} runs without JetStream; start it with `-js`")

@@ -1,0 +1,149 @@
+"""CloudEvents 1.0 in NATS binary mode: contracts to headers and body, and back.
+
+Reading is total: whatever an outsider wrote becomes an `Event`, at worst with `Unreadable` data.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from motet_schemas.budget import ANY_LIMITS, limits_context
+from motet_schemas.events import EVENTS, EventData, Output
+from motet_schemas.subjects import Subject, parse
+from pydantic import ValidationError
+
+CE_ID: Final = "ce-id"
+CE_TYPE: Final = "ce-type"
+CE_SOURCE: Final = "ce-source"
+CE_TIME: Final = "ce-time"
+CE_SUBJECT: Final = "ce-subject"
+CE_SPECVERSION: Final = "ce-specversion"
+CONTENT_TYPE: Final = "content-type"
+CAUSE: Final = "motet-cause"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+NATS_MSG_ID: Final = "Nats-Msg-Id"
+
+_TYPE = re.compile(r"motet\.[a-z_.]+\.v([1-9][0-9]{0,3})")
+_READING = limits_context(ANY_LIMITS)
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def event_type(kind: str) -> str:
+    """Return the CloudEvents type of a kind of event: `motet.plan.created.v1`."""
+    return f"motet.{kind}.v{EVENTS[kind].schema_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something to be recorded: what, under which subject, and an id by which its writer knows it again."""
+
+    subject: Subject
+    data: EventData
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    def to_output(self) -> Output:
+        """Return the fact as one of the outputs that a `Handled` record lists."""
+        return Output(subject=str(self.subject), id=self.id, data=self.data.model_dump(mode="json", exclude_none=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands in for the data of an event that does not parse."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact as it was recorded. `time` is when the server stored it; `seq` is its place in the stream."""
+
+    subject: Subject
+    data: EventData | Unreadable
+    seq: int
+    time: datetime
+    id: str = ""
+    source: str = ""
+    cause: int | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+
+    @property
+    def kind(self) -> str:
+        """The subject's kind."""
+        return self.subject.kind
+
+
+def encode(
+    fact: Fact,
+    *,
+    source: str,
+    cause: int | None = None,
+    time: datetime | None = None,
+    trace: Mapping[str, str] = _NO_HEADERS,
+) -> tuple[dict[str, str], bytes]:
+    """Return headers and body for the wire. `source` names the writer: `/agents/planner/<instance>`."""
+    headers = {
+        CE_SPECVERSION: "1.0",
+        CE_ID: fact.id,
+        CE_TYPE: event_type(fact.subject.kind),
+        CE_SOURCE: source,
+        CE_TIME: (time or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        CE_SUBJECT: str(fact.subject),
+        CONTENT_TYPE: "application/json",
+        **trace,
+    }
+    if cause is not None:
+        headers[CAUSE] = str(cause)
+    return headers, fact.data.to_json()
+
+
+def decode(subject: Subject, headers: Mapping[str, str], body: bytes, *, seq: int, time: datetime) -> Event:
+    """Return the event that was recorded under `subject`; never raises for what an outsider wrote."""
+    cause = headers.get(CAUSE, "")
+    return Event(
+        subject=subject,
+        data=_read(subject, headers, body),
+        seq=seq,
+        time=time,
+        id=headers.get(CE_ID, ""),
+        source=headers.get(CE_SOURCE, ""),
+        cause=int(cause) if cause.isascii() and cause.isdigit() and len(cause) < 19 else None,
+        headers=headers,
+    )
+
+
+def decode_output(output: Output) -> tuple[Subject, EventData | Unreadable]:
+    """Return subject and data of one listed output. Raises `InvalidInputError` for a subject that is not ours."""
+    subject = parse(output.subject)
+    return subject, _validate(subject.kind, output.data)
+
+
+def _read(subject: Subject, headers: Mapping[str, str], body: bytes) -> EventData | Unreadable:
+    contract = EVENTS[subject.kind]
+    version = _TYPE.fullmatch(headers.get(CE_TYPE, ""))
+    if version and int(version[1]) > contract.schema_version:
+        return Unreadable(
+            f"{subject.kind} is written in version {version[1]}, this Motet reads up to {contract.schema_version}; "
+            "upgrade this process"
+        )
+    return _validate(subject.kind, body)
+
+
+def _validate(kind: str, data: bytes | Mapping[str, object]) -> EventData | Unreadable:
+    contract = EVENTS[kind]
+    try:
+        if isinstance(data, bytes):
+            return contract.model_validate_json(data, context=_READING, extra="ignore")
+        return contract.model_validate(data, strict=False, context=_READING, extra="ignore")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the body"
+        return Unreadable(f"{kind}: {place}: {first['msg']} ({error.error_count()} problem(s) in all)")
+    except RecursionError:
+        return Unreadable(f"{kind}: the body is nested too deeply")

@@ -1,0 +1,329 @@
+"""`fold(state, event) -> state`: pure, total, and the same for everybody.
+
+It keeps the first of any fact and ignores the rest. An outcome that does not parse is a failed one, so that rubbish
+can neither block nor break a conversation. After the end nothing changes any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from motet_schemas.budget import Usage
+from motet_schemas.conversation import Alarm, Attempt, Claim, Conversation, Ending, Letter, Question, Revision
+from motet_schemas.envelope import Event, Unreadable, decode_output
+from motet_schemas.errors import InvalidInputError
+from motet_schemas.events import (
+    EscalateAnswered,
+    EscalateRaised,
+    EscalateTimedOut,
+    EventData,
+    Handled,
+    LetterDead,
+    PlanCreated,
+    PlanRejected,
+    PlanRequested,
+    StepClaimed,
+    StepExecuted,
+    StepExpired,
+    StepReady,
+    StepRenewed,
+    TaskCancel,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskSubmitted,
+    TimerFired,
+    TimerSet,
+    VerifyFailed,
+    VerifyPassed,
+)
+from motet_schemas.subjects import Subject, parse
+
+ORCHESTRATOR: Final = "orchestrator"
+"""The consumer whose records count as decided; any other's outputs count once they are emitted."""
+
+Data = EventData | Unreadable
+
+
+def fold_all(conversation: str, events: Iterable[Event]) -> Conversation:
+    """Return what a conversation's events, in the order of the stream, amount to."""
+    state = Conversation(id=conversation)
+    for event in events:
+        state = fold(state, event)
+    return state
+
+
+def fold(state: Conversation, event: Event) -> Conversation:
+    """Return `state` after `event`. Events must come in the order of the stream; older ones are ignored."""
+    if event.seq <= state.last_seq or event.subject.conversation != state.id:
+        return state
+    now = event.time if state.now is None else max(state.now, event.time)
+    state = state.evolve(last_seq=event.seq, now=now)
+    if state.ending is not None:
+        return state
+    key = str(event.subject)
+    if event.kind == "timer.fired":  # the server removes a schedule when it fires: its tick is all that shows it
+        key = key.replace("timer.fired.", "timer.set.", 1)
+    if key in state.pending:
+        state = state.evolve(pending={name: value for name, value in state.pending.items() if name != key})
+    if event.subject.family == "handled":
+        state = _record(state, event, now)
+    else:
+        state = _apply(state, event.subject, event.data, now)
+    return _count_waiting(state, now)
+
+
+def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
+    if event.subject.verb != ORCHESTRATOR or not isinstance(event.data, Handled):
+        return state
+    for output in event.data.outputs:
+        try:
+            subject, data = decode_output(output)
+        except InvalidInputError:
+            continue
+        if subject.family == "handled" or subject.conversation != state.id:
+            continue
+        before, state = state, _apply(state, subject, data, now)
+        if state is not before:
+            state = state.evolve(pending={**state.pending, output.subject: (output, event.seq)})
+    return state
+
+
+def _apply(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    rule = _RULES.get(subject.kind)
+    return state if rule is None else rule(state, subject, data, now)
+
+
+def _count_waiting(state: Conversation, now: datetime) -> Conversation:
+    waiting = any(question.open for question in state.questions.values())
+    if waiting and state.waiting_since is None:
+        return state.evolve(waiting_since=now)
+    if not waiting and state.waiting_since is not None:
+        return state.evolve(waiting_since=None, waited=state.waited + (now - state.waiting_since))
+    return state
+
+
+def _submitted(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    if state.task is not None or state.unreadable_task:
+        return state
+    if isinstance(data, TaskSubmitted) and data.kind == subject.detail[0]:
+        return state.evolve(task=data, submitted_at=now)
+    reason = data.reason if isinstance(data, Unreadable) else f"kind differs from its subject {subject}"
+    return state.evolve(unreadable_task=reason, submitted_at=now)
+
+
+def _cancel(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    if state.cancel is not None:
+        return state
+    request = data if isinstance(data, TaskCancel) else TaskCancel(requested_by=subject.detail[0])
+    return state.evolve(cancel=request)
+
+
+def _ended(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    if not isinstance(data, TaskCompleted | TaskFailed | TaskCancelled):
+        return state
+    return state.evolve(ending=Ending(status=subject.verb, report=data, at=now), pending={})
+
+
+def _planned(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    revision = state.revisions.get(subject.number, Revision())
+    if subject.kind == "plan.requested":
+        if revision.requested is not None:
+            return state
+        asked = data if isinstance(data, PlanRequested) else PlanRequested(reason="unreadable request")
+        changed = replace(revision, requested=asked)
+    elif revision.answered:
+        return state
+    elif isinstance(data, PlanCreated) and _reused(state, data) is None:
+        changed = replace(revision, plan=data, letter=None)
+    else:
+        refusal, usage = _refusal(state, data)
+        changed = replace(revision, refusal=refusal, refusal_usage=usage, letter=None)
+    return state.evolve(revisions={**state.revisions, subject.number: changed})
+
+
+def _refusal(state: Conversation, data: Data) -> tuple[str, Usage | None]:
+    if isinstance(data, PlanRejected):
+        return data.reason, data.usage
+    if isinstance(data, PlanCreated):
+        return f"step id {_reused(state, data)} is used again for something else", data.usage
+    return (data.reason if isinstance(data, Unreadable) else "unreadable"), None
+
+
+def _reused(state: Conversation, plan: PlanCreated) -> str | None:
+    for revision in state.revisions.values():
+        if revision.plan is None:
+            continue
+        for step in revision.plan.steps:
+            again = plan.step(step.id)
+            if again is not None and again != step:
+                return step.id
+    return None
+
+
+def _with_attempt(state: Conversation, attempt: Attempt) -> Conversation:
+    others = [old for old in state.attempts.get(attempt.step, ()) if old.number != attempt.number]
+    ordered = tuple(sorted((*others, attempt), key=lambda one: one.number))
+    return state.evolve(attempts={**state.attempts, attempt.step: ordered})
+
+
+def _attempt(state: Conversation, subject: Subject) -> Attempt:
+    known = state.attempt(subject.step, subject.number)
+    return known or Attempt(step=subject.step, number=subject.number)
+
+
+def _ready(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    if attempt.opened:
+        return state
+    ready = data if isinstance(data, StepReady) else None
+    return _with_attempt(state, replace(attempt, opened=True, ready=ready, capability=subject.detail[2]))
+
+
+def _claimed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    if attempt.claim is not None or attempt.ended:
+        return state
+    if isinstance(data, StepClaimed):
+        claim = Claim(owner=data.owner, nonce=data.nonce, live_until=now + timedelta(seconds=data.ttl_s))
+    else:
+        claim = Claim(owner="", nonce="", live_until=now)
+    return _with_attempt(state, replace(attempt, claim=claim))
+
+
+def _renewed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    claim = attempt.claim
+    if claim is None or attempt.ended or not isinstance(data, StepRenewed) or data.nonce != claim.nonce:
+        return state
+    renewed = replace(claim, live_until=now + timedelta(seconds=data.ttl_s))
+    return _with_attempt(state, replace(attempt, claim=renewed))
+
+
+def _executed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    if attempt.ended:
+        return state
+    if isinstance(data, StepExecuted):
+        return _with_attempt(state, replace(attempt, record=data, executed_at=now))
+    reason = data.reason if isinstance(data, Unreadable) else "unreadable"
+    return _with_attempt(state, replace(attempt, unreadable=reason, executed_at=now))
+
+
+def _expired(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    if attempt.ended:
+        return state
+    lost = data if isinstance(data, StepExpired) else StepExpired(reason="unreadable")
+    return _with_attempt(state, replace(attempt, lost=lost))
+
+
+def _verified(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    attempt = _attempt(state, subject)
+    if attempt.verification is not None or attempt.record is None or attempt.unreadable:
+        return state
+    if isinstance(data, VerifyPassed | VerifyFailed) and data.verdict == subject.verb:
+        return _with_attempt(state, replace(attempt, verification=data))
+    reason = data.reason if isinstance(data, Unreadable) else f"the verdict differs from its subject {subject}"
+    return _with_attempt(state, replace(attempt, unreadable=reason))
+
+
+def _raised(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    if subject.number in state.questions:
+        return state
+    raised = data if isinstance(data, EscalateRaised) else None
+    broken = "" if raised else "the question does not parse"
+    question = Question(number=subject.number, raised=raised, raised_at=now, broken=broken)
+    return state.evolve(questions={**state.questions, subject.number: question})
+
+
+def _answered(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    question = state.questions.get(subject.number)
+    if question is None or question.raised is None or not question.open:
+        return state
+    if isinstance(data, EscalateTimedOut):
+        answered = replace(question, answer=data, answered_at=now)
+    elif not isinstance(data, EscalateAnswered):
+        answered = replace(question, broken="the answer does not parse", answered_at=now)
+    elif data.decision not in question.raised.allowed_answers:
+        answered = replace(question, broken=f"{data.decision} is no allowed answer", answered_at=now)
+    else:
+        answered = replace(question, answer=data, answered_at=now)
+    return state.evolve(questions={**state.questions, subject.number: answered})
+
+
+def _letter_dead(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    key = subject.detail[0]
+    if key in state.letters:
+        return state
+    notice = data if isinstance(data, LetterDead) else None
+    state = state.evolve(letters={**state.letters, key: Letter(notice=notice)})
+    return state if notice is None else _mark(state, notice, notice)
+
+
+def _letter_act(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    key = subject.detail[0]
+    letter = state.letters.get(key)
+    if letter is None or letter.status == subject.verb:
+        return state
+    state = state.evolve(letters={**state.letters, key: replace(letter, status=subject.verb)})
+    if letter.notice is None:
+        return state
+    return _mark(state, letter.notice, None if subject.verb == "retried" else letter.notice)
+
+
+def _mark(state: Conversation, notice: LetterDead, mark: LetterDead | None) -> Conversation:
+    """Note a dead letter, or its retry, at the attempt or plan revision whose message it is."""
+    try:
+        about = parse(notice.subject)
+    except InvalidInputError:
+        return state
+    if about.conversation != state.id:
+        return state
+    if about.kind in ("step.ready", "step.executed"):
+        attempt = state.attempt(about.step, about.number)
+        return state if attempt is None else _with_attempt(state, replace(attempt, letter=mark))
+    if about.kind == "plan.requested" and (revision := state.revisions.get(about.number)) is not None:
+        return state.evolve(revisions={**state.revisions, about.number: replace(revision, letter=mark)})
+    return state
+
+
+def _timer(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    key = ".".join(subject.detail)
+    known = state.alarms.get(key)
+    fired = subject.verb == "fired"
+    if known is not None and (known.fired or not fired):
+        return state
+    at = data.at if isinstance(data, TimerSet | TimerFired) else None
+    alarm = Alarm(at=at if known is None else known.at, fired=fired)
+    return state.evolve(alarms={**state.alarms, key: alarm})
+
+
+_RULES: Final[dict[str, Callable[[Conversation, Subject, Data, datetime], Conversation]]] = {
+    "task.submitted": _submitted,
+    "task.completed": _ended,
+    "task.failed": _ended,
+    "task.cancelled": _ended,
+    "task.cancel": _cancel,
+    "plan.requested": _planned,
+    "plan.created": _planned,
+    "plan.rejected": _planned,
+    "step.ready": _ready,
+    "step.claimed": _claimed,
+    "step.renewed": _renewed,
+    "step.executed": _executed,
+    "step.expired": _expired,
+    "verify.passed": _verified,
+    "verify.failed": _verified,
+    "escalate.raised": _raised,
+    "escalate.answered": _answered,
+    "escalate.timed_out": _answered,
+    "letter.dead": _letter_dead,
+    "letter.retried": _letter_act,
+    "letter.discarded": _letter_act,
+    "timer.set": _timer,
+    "timer.fired": _timer,
+}

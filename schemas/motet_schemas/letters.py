@@ -1,0 +1,36 @@
+"""Messages that could not be handled, and what became of them."""
+
+from __future__ import annotations
+
+from motet_schemas.base import Contract
+from motet_schemas.ids import Token
+from motet_schemas.task import Note
+from motet_schemas.work import Failure
+from pydantic import AwareDatetime, Field
+
+
+class LetterNotice(Contract):
+    """Tells a conversation that one of its messages went to the dead letters."""
+
+    consumer: Token = Field(description="The consumer that gave up.")
+    subject: str = Field(max_length=500, description="The message's subject.")
+    sequence: int = Field(ge=1, description="The message's sequence in the stream.")
+    deliveries: int = Field(ge=1, description="How often it was delivered.")
+    failure: Failure = Field(description="Why it could not be handled.")
+    instance: str = Field(default="", max_length=200, description="Who gave up.")
+
+
+class DeadLetter(LetterNotice):
+    """The letter itself, as kept in the stream `DEAD_LETTERS`."""
+
+    headers: dict[str, str] = Field(default_factory=dict, description="The message's headers.")
+    body: str = Field(description="The message's body, in base64.")
+    stack: str = Field(default="", description="Where it broke, for developers.")
+    stored_at: AwareDatetime = Field(description="When the message was stored.")
+
+
+class LetterAct(Contract):
+    """Somebody retried or discarded a dead letter."""
+
+    by: str = Field(min_length=1, max_length=200, description="Who.")
+    reason: Note = Field(default="", description="Why.")

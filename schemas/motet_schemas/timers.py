@@ -1,0 +1,14 @@
+"""Time that belongs to the server: schedules and their ticks."""
+
+from __future__ import annotations
+
+from motet_schemas.base import Contract
+from motet_schemas.task import Note
+from pydantic import AwareDatetime, Field
+
+
+class Timer(Contract):
+    """A schedule, and the tick that it becomes. A tick is a reason to look; what follows from it is fenced."""
+
+    at: AwareDatetime = Field(description="When it fires, by the server's clock.")
+    why: Note = Field(default="", description="What is looked at then.")
