@@ -1,4 +1,4 @@
-"""What the server answers, in our words: replies, stored messages, publish acknowledgements, and errors by their code."""
+"""What the server answers, in our words: replies, stored messages, publish acknowledgements, errors by their code."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class StoredMessage:
 
 
 def json_object(body: bytes, source: str) -> dict[str, Any]:
-    """Parse an answer that must be a JSON object. Raises `BusUnavailableError` when `source` answered something else."""
+    """Parse an answer that must be a JSON object. Raises `BusUnavailableError` for anything else."""
     try:
         parsed: object = json.loads(body)
     except ValueError:

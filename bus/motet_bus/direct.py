@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import structlog
-
 from motet_bus.answers import Reply, ServerRefusedError, StoredMessage, read_stored
-from motet_schemas.errors import BusUnavailableError, NotFoundError
+from motet_schemas.errors import BusUnavailableError, InvalidInputError
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +16,7 @@ _ROUND: Final = 256
 _MOST_ROUNDS: Final = 4096
 _MOST_TRIES: Final = 4
 _MOST_SUBJECTS: Final = 1024
+_TOO_MANY_RESULTS: Final = 413
 
 
 class Asker(Protocol):
@@ -30,11 +30,11 @@ class Asker(Protocol):
 async def read_batch(
     link: Asker, stream: str, filter_subject: str, *, start_seq: int, timeout_s: float
 ) -> list[StoredMessage]:
-    """Return all messages on `filter_subject` from `start_seq` on, in order of sequence; an empty list when there is none.
+    """Return all messages on `filter_subject` from `start_seq` on, in order of sequence; an empty list for none.
 
     Reads at most 256 messages a round trip, each with `timeout_s` seconds and asked four times at most. What is stored
-    while it reads may or may not be there. Raises `BusUnavailableError` when a round stays incomplete, `NotFoundError`
-    when there is no such stream (or it cannot be read directly).
+    while it reads may or may not be there. Raises `BusUnavailableError` when a round stays incomplete or nothing
+    answers for the stream.
     """
     messages: list[StoredMessage] = []
     next_seq = start_seq
@@ -52,7 +52,18 @@ async def read_batch(
 
 async def read_last(link: Asker, stream: str, subject_filters: list[str], *, timeout_s: float) -> list[StoredMessage]:
     """Return the last message of each of at most 1,024 subjects that the filters match, in order of sequence."""
-    return await _round(link, stream, {"multi_last": subject_filters, "batch": _MOST_SUBJECTS}, timeout_s)
+    found = await _round(link, stream, {"multi_last": subject_filters, "batch": _MOST_SUBJECTS}, timeout_s)
+    if found and found[-1].left > 0:
+        _raise_too_many(subject_filters)
+    return found
+
+
+def _raise_too_many(subject_filters: list[str]) -> NoReturn:
+    raise InvalidInputError(
+        f"filters: {', '.join(subject_filters)} match more than {_MOST_SUBJECTS} subjects; read narrower filters",
+        field="filters",
+        value=subject_filters,
+    )
 
 
 async def read_single(link: Asker, stream: str, asked: dict[str, Any], *, timeout_s: float) -> StoredMessage | None:
@@ -66,7 +77,9 @@ async def read_single(link: Asker, stream: str, asked: dict[str, Any], *, timeou
 
 async def _round(link: Asker, stream: str, asked: dict[str, Any], timeout_s: float) -> list[StoredMessage]:
     """Ask once and collect until the server's closing status."""
-    replies = await _patiently(link, stream, asked, lambda reply: read_stored(reply) is None, timeout_s)
+    replies = await _patiently(link, stream, asked, _is_end, timeout_s)
+    if replies[-1].status == _TOO_MANY_RESULTS:
+        _raise_too_many(asked["multi_last"])
     _check_end(replies[-1], stream)
     return [message for reply in replies if (message := read_stored(reply)) is not None]
 
@@ -84,12 +97,16 @@ async def _patiently(
     return await link.request_many(subject, body, complete=complete, timeout_s=timeout_s)
 
 
+def _is_end(reply: Reply) -> bool:
+    return "Nats-Sequence" not in reply.headers
+
+
 def _check_end(reply: Reply, stream: str) -> None:
     """Raise what the closing status of a direct get means, unless it is "that was all" or "nothing there"."""
     if reply.status in (204, 404):
         return
     if reply.status == 503:
-        raise NotFoundError(
-            f"{stream}: no such stream, or it does not allow direct reads, or the server is still starting"
+        raise BusUnavailableError(
+            f"{stream}: cannot be read: no such stream, one without direct reads, or a server that is still starting"
         )
     raise ServerRefusedError(f"reading {stream}: {reply.status} {reply.description}")

@@ -83,8 +83,8 @@ async def start_embedded(store: Path, *, sync_interval: str = "100ms") -> Embedd
 class EmbeddedServer:
     """One running nats-server; made by `start_embedded`.
 
-    `url` holds the credentials: it belongs in files of mode 0600 and in the environment of child processes,
-    never in a log or on a command line.
+    `name` is in the greeting (INFO) of this server and of no other. `url` holds the credentials: it belongs in files
+    of mode 0600 and in the environment of child processes, never in a log or on a command line.
     """
 
     def __init__(self, binary: Path, directory: Path, lock: StoreLock, sync_interval: str) -> None:
@@ -94,7 +94,7 @@ class EmbeddedServer:
         self._binary = binary
         self._lock = lock
         self._sync_interval = sync_interval
-        self._user = f"motet-{secrets.token_hex(4)}"
+        self.name = f"motet-{secrets.token_hex(8)}"
         self._password = secrets.token_urlsafe(32)
         self._process: asyncio.subprocess.Process | None = None
 
@@ -104,7 +104,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        return f"nats://{self._user}:{self._password}@{HOST}:{self.port}"
+        return f"nats://{self.name}:{self._password}@{HOST}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -158,7 +158,7 @@ class EmbeddedServer:
 
     def _config(self, ports: Path) -> str:
         settings = {
-            "server_name": "motet-embedded",
+            "server_name": self.name,
             "host": HOST,
             "port": self.port,
             "ports_file_dir": str(ports),
@@ -168,7 +168,7 @@ class EmbeddedServer:
             "logfile_max_num": 2,
             "max_payload": 1024 * 1024,
             "jetstream": {"store_dir": str(self.directory), "sync_interval": self._sync_interval},
-            "authorization": {"user": self._user, "password": self._password},
+            "authorization": {"user": self.name, "password": self._password},
         }
         # nats-server's configuration language is a superset of JSON.
         return json.dumps(settings, indent=2)

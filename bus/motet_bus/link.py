@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import nats.errors
 import structlog
+from motet_schemas.errors import BusUnavailableError, InvalidInputError, NotAllowedError
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as WireSubscription
 
@@ -31,8 +31,8 @@ from motet_bus.answers import (
     read_puback,
     server_time,
 )
-from motet_bus.wire_client import DESCRIPTION, STATUS, WireClient
-from motet_schemas.errors import BusUnavailableError, BusUnsuitableError, InvalidInputError, MotetError, NotAllowedError
+from motet_bus.reply_inbox import ReplyInbox
+from motet_bus.wire_client import InboxHandler, WireClient, encode_headers, raise_unsent
 
 log = structlog.get_logger(__name__)
 
@@ -41,35 +41,7 @@ MessageCallback = Callable[[Message], Awaitable[None]]
 
 _CLOSE_S: Final = 2.0
 _LONGEST_SUBJECT: Final = 2048
-_PENDING_MESSAGES: Final = 65_536
-_PENDING_BYTES: Final = 64 << 20
-_DENIED: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
-
-class _Waiter:
-    """Who waits for answers on one token: the first answer, or all until `complete` says that it was the last."""
-
-    __slots__ = ("_complete", "done", "replies", "sent", "subject")
-
-    def __init__(self, subject: str, complete: Callable[[Reply], bool] | None) -> None:
-        self.subject = subject
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.replies: list[Reply] = []
-        self.sent = False
-        self._complete = complete
-
-    def take(self, reply: Reply) -> None:
-        self.replies.append(reply)
-        if (self._complete is None or self._complete(reply)) and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: MotetError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def expire(self, timeout_s: float) -> None:
-        self.fail(BusUnavailableError(f"{self.subject}: no answer from the server within {timeout_s:g} s; try again"))
+_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
 class Subscription:
@@ -86,7 +58,7 @@ class Subscription:
     async def drain(self, *, timeout_s: float = 1.0) -> None:
         """Take nothing new, handle what the server has sent, then end; `unsubscribe` after `timeout_s` seconds."""
         try:
-            await asyncio.wait_for(self._inner.drain(), timeout_s)
+            await asyncio.wait_for(self._inner.drain(), timeout_s)  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError):
             await self.unsubscribe()
 
@@ -101,9 +73,7 @@ class Link:
     def __init__(self, client: WireClient, *, inbox_prefix: str, on_error: ErrorCallback | None = None) -> None:
         self._client = client
         self._inbox_prefix = inbox_prefix
-        self._inbox = self.new_inbox()
-        self._tokens = itertools.count(1)
-        self._waiting: dict[str, _Waiter] = {}
+        self._inbox = ReplyInbox(self.new_inbox())
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._denial_callbacks: list[Callable[[str], None]] = []
         self._on_error = on_error
@@ -140,32 +110,28 @@ class Link:
     ) -> None:
         """Send a message and wait for nothing: it may be lost. While the connection is down it waits in a buffer.
 
-        Raises `InvalidInputError` for a subject, header or size that cannot be sent, `BusUnavailableError` when the link
-        is closed or the buffer is full.
+        Raises `InvalidInputError` for a subject, header or size that cannot be sent, `BusUnavailableError` when the
+        link is closed or the buffer is full.
         """
-        if len(subject) > _LONGEST_SUBJECT:
-            raise InvalidInputError(f"subject: longer than {_LONGEST_SUBJECT} bytes", field="subject", value=subject[:80])
-        size = len(body)
-        sent: dict[str, str] | None = None
-        if headers:
-            sent = dict(headers)
-            size += _checked_size(sent)
-        if size > self.max_payload:
+        if len(subject) > _LONGEST_SUBJECT or not subject or _UNSAFE.search(subject):
+            raise InvalidInputError(f"subject: {subject[:80]!r} cannot be sent", field="subject", value=subject[:80])
+        encoded = encode_headers(headers) if headers else b""
+        if (size := len(encoded) + len(body)) > self._client.max_payload:
             raise InvalidInputError(
                 f"body: {size} bytes with headers; the server takes {self.max_payload}", field="body", value=size
             )
         try:
-            await self._client.publish(subject, body, reply, sent)
+            await self._client.send(subject, reply, encoded, body)
         except (nats.errors.Error, OSError) as error:
-            _raise_unsent(error, subject)
+            raise_unsent(error, subject)
 
     async def publish_stored(
         self, subject: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = 5.0
     ) -> PubAck:
         """Publish once and wait until the server says that it stored the message.
 
-        Raises `ConflictError` when a fence refused it; `BusUnavailableError` when no answer came: then it may or may not
-        be stored, and sending it again with the same `Nats-Msg-Id` and the same fence settles that.
+        Raises `ConflictError` when a fence refused it; `BusUnavailableError` when no answer came: then it may or may
+        not be stored, and sending it again with the same `Nats-Msg-Id` and the same fence settles that.
         """
         return read_puback(await self.request(subject, body, headers=headers, timeout_s=timeout_s), subject)
 
@@ -173,25 +139,30 @@ class Link:
         self, subject: str, body: bytes, *, headers: Mapping[str, str] | None = None, timeout_s: float
     ) -> Reply:
         """Ask and return the first answer; nobody listening is an answer with `status` 503."""
-        waiter = _Waiter(subject, None)
-        await self._ask(waiter, body, headers, timeout_s)
-        return waiter.replies[0]
+        replies = await self._inbox.ask(
+            subject,
+            lambda reply: self.publish(subject, body, headers, reply),
+            None,
+            connected=self.connected,
+            timeout_s=timeout_s,
+        )
+        return replies[0]
 
     async def request_many(
         self, subject: str, body: bytes, *, complete: Callable[[Reply], bool], timeout_s: float
     ) -> list[Reply]:
         """Ask and return every answer up to the one that `complete` accepts as the last."""
-        waiter = _Waiter(subject, complete)
-        await self._ask(waiter, body, None, timeout_s)
-        return waiter.replies
+        return await self._inbox.ask(
+            subject,
+            lambda reply: self.publish(subject, body, None, reply),
+            complete,
+            connected=self.connected,
+            timeout_s=timeout_s,
+        )
 
     async def scatter(self, subject: str, body: bytes, *, for_s: float) -> list[Reply]:
         """Ask all who listen and return what they answered within `for_s` seconds, at once when nobody listens."""
-        waiter = _Waiter(subject, lambda reply: reply.status == 503)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(for_s):
-                await self._ask(waiter, body, None, timeout_s=for_s + 1)
-        return [reply for reply in waiter.replies if reply.status == 0]
+        return await self._inbox.gather(lambda reply: self.publish(subject, body, None, reply), for_s=for_s)
 
     async def api(self, op: str, payload: dict[str, Any], *, timeout_s: float = 5.0) -> dict[str, Any]:
         """Call `$JS.API.<op>`; an error it answers with is raised (`NotFoundError`, `ServerRefusedError`, …)."""
@@ -202,20 +173,6 @@ class Link:
         if "error" in answer:
             raise_server_error(answer["error"], op)
         return answer
-
-    async def _ask(
-        self, waiter: _Waiter, body: bytes, headers: Mapping[str, str] | None, timeout_s: float
-    ) -> None:
-        token = str(next(self._tokens))
-        self._waiting[token] = waiter
-        timer = asyncio.get_running_loop().call_later(timeout_s, waiter.expire, timeout_s)
-        try:
-            waiter.sent = self.connected
-            await self.publish(waiter.subject, body, headers, f"{self._inbox}.{token}")
-            await waiter.done
-        finally:
-            timer.cancel()
-            del self._waiting[token]
 
     # Reading what is stored
 
@@ -245,24 +202,26 @@ class Link:
 
     # Listening
 
-    async def subscribe(self, subject: str, callback: MessageCallback, *, bounded: bool = True) -> Subscription:
+    async def subscribe(self, subject: str, callback: MessageCallback) -> Subscription:
         """Call `callback` with every message on `subject`, one after the other.
 
-        What comes while more than 65,536 messages or 64 MiB wait is dropped and reported to `on_error`, unless
-        `bounded` is False: for inboxes that get no more than what was asked for.
+        What comes while 65,536 messages or 64 MiB wait is dropped and reported to `on_error`, as is what it raises.
         """
 
         async def receive(message: Msg) -> None:
             await callback(Message(message.subject, message.headers or {}, message.data, message.reply))
 
-        limits = (_PENDING_MESSAGES, _PENDING_BYTES) if bounded else (0, 0)
         try:
-            inner = await self._client.subscribe(
-                subject, cb=receive, pending_msgs_limit=limits[0], pending_bytes_limit=limits[1]
-            )
+            return Subscription(await self._client.listen(subject, receive))
         except (nats.errors.Error, OSError) as error:
-            _raise_unsent(error, subject)
-        return Subscription(inner)
+            raise_unsent(error, subject)
+
+    async def subscribe_inbox(self, subject: str, handler: InboxHandler) -> Subscription:
+        """Call `handler` the moment a message on `subject` is read, without a bound; it must not block."""
+        try:
+            return Subscription(await self._client.listen_inbox(subject, handler))
+        except (nats.errors.Error, OSError) as error:
+            raise_unsent(error, subject)
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every reconnect; it must not block. Returns a function that undoes this."""
@@ -281,17 +240,15 @@ class Link:
         denied: list[str] = []
         undo = self.on_denied(denied.append)
         try:
-            await self._client.subscribe(
-                f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
-            )
+            await self._client.listen_inbox(self._inbox.subject, self._inbox.receive)
             await self._client.flush(timeout=5)
         except (nats.errors.Error, OSError) as error:
-            _raise_unsent(error, self._inbox)
+            raise_unsent(error, self._inbox.subject)
         finally:
             undo()
         if denied:
             raise NotAllowedError(
-                f"the server does not allow this user to listen on {self._inbox}.*; "
+                f"the server does not allow this user to listen on {self._inbox.subject}; "
                 "set the inbox prefix that its permissions name"
             )
 
@@ -307,12 +264,13 @@ class Link:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             async with asyncio.timeout(_CLOSE_S / 2):
                 await self._client.close()
-        self._fail_waiting("the connection was closed", unsent_too=True)
+        self._inbox.fail("the connection was closed", unsent_too=True)
 
     async def on_disconnected(self) -> None:
         """For nats-py: answers to what was sent over the lost connection will not come."""
-        log.warning("link.disconnected", server=self.server_version)
-        self._fail_waiting("the connection was lost before the answer came; try again", unsent_too=False)
+        if not self._closing:
+            log.warning("link.disconnected", server=self.server_version)
+        self._inbox.fail("the connection was lost before the answer came; try again", unsent_too=False)
 
     async def on_reconnected(self) -> None:
         """For nats-py: the connection stands again."""
@@ -322,64 +280,17 @@ class Link:
 
     async def on_closed(self) -> None:
         """For nats-py: the connection has ended for good."""
-        self._fail_waiting("the connection was closed", unsent_too=True)
+        self._inbox.fail("the connection was closed", unsent_too=True)
         for callback in list(self._reconnect_callbacks):
             callback()
 
     async def on_client_error(self, error: Exception) -> None:
         """For nats-py: an error that no call is waiting for."""
-        if denial := _DENIED.search(str(error)):
-            self._denied(denial[2])
+        if (subject := self._inbox.denied(str(error))) is not None:
+            log.warning("link.denied", subject=subject)
+            for callback in list(self._denial_callbacks):
+                callback(subject)
         elif self._on_error is not None:
             self._on_error(error)
         elif not self._closing:
             log.warning("link.error", error=str(error) or type(error).__name__)
-
-    def _denied(self, subject: str) -> None:
-        log.warning("link.denied", subject=subject)
-        for waiter in list(self._waiting.values()):
-            if waiter.subject == subject:
-                waiter.fail(NotAllowedError(f"the server's permissions do not allow this user to publish on {subject}"))
-        for callback in list(self._denial_callbacks):
-            callback(subject)
-
-    def _fail_waiting(self, reason: str, *, unsent_too: bool) -> None:
-        for waiter in list(self._waiting.values()):
-            if waiter.sent or unsent_too:
-                waiter.fail(BusUnavailableError(f"{waiter.subject}: {reason}"))
-
-    async def _on_reply(self, message: Msg) -> None:
-        waiter = self._waiting.get(message.subject.rpartition(".")[2])
-        if waiter is None:
-            return
-        headers = message.headers or {}
-        status = headers.get(STATUS, "") if not message.data else ""
-        waiter.take(
-            Reply(headers, message.data, int(status) if status.isdecimal() else 0, headers.get(DESCRIPTION, ""))
-        )
-
-
-def _checked_size(headers: Mapping[str, str]) -> int:
-    """Return the size of the headers on the wire, at most. Raises `InvalidInputError` for what cannot be sent."""
-    size = 12
-    for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise InvalidInputError(f"header {name!r}: not a header name", field=name, value=name)
-        if "\r" in value or "\n" in value:
-            raise InvalidInputError(f"header {name}: holds a line break", field=name, value=value, rule="one line")
-        size += len(name) + len(value.encode()) + 4
-    return size
-
-
-def _raise_unsent(error: Exception, subject: str) -> NoReturn:
-    if isinstance(error, nats.errors.BadSubjectError):
-        raise InvalidInputError(f"subject: {subject!r} cannot be sent", field="subject", value=subject) from error
-    if isinstance(error, nats.errors.OutboundBufferLimitError):
-        raise BusUnavailableError("the connection is down and its buffer full; try again later") from error
-    raise BusUnavailableError(f"{subject}: not sent: {str(error) or type(error).__name__}") from error
-
-
-def require_jetstream(link: Link, *, has_jetstream: bool) -> None:
-    """Raise `BusUnsuitableError` when the link's server cannot carry Motet."""
-    if not has_jetstream:
-        raise BusUnsuitableError(f"nats-server {link.server_version} runs without JetStream; start it with `-js`")

@@ -31,8 +31,7 @@ class OutputLog:
     def write(self, line: str) -> None:
         data = line.encode(errors="replace") + b"\n"
         try:
-            file = self._opened(len(data))
-            file.write(data)
+            self._room_for(len(data)).write(data)
         except OSError as error:
             if not self._warned:
                 log.warning("output_log.failed", path=str(self.path), error=str(error))
@@ -53,10 +52,15 @@ class OutputLog:
     ) -> None:
         self.close()
 
-    def _opened(self, adding: int) -> BinaryIO:
-        if self._file is not None and self._size + adding > self.max_bytes:
+    def _room_for(self, adding: int) -> BinaryIO:
+        file = self._opened()
+        if self._size > 0 and self._size + adding > self.max_bytes:
             self.close()
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            file = self._opened()
+        return file
+
+    def _opened(self) -> BinaryIO:
         if self._file is None:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._file = os.fdopen(descriptor, "ab", 0)

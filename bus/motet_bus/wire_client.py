@@ -7,20 +7,31 @@ answers each of them with a lost connection or a dead read loop, again at every 
 from __future__ import annotations
 
 import json
-from typing import Any, Final, cast
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from typing import Final, NoReturn, cast
 
 import nats.errors
+from motet_schemas.errors import BusUnavailableError, InvalidInputError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"
 
+InboxHandler = Callable[[str, dict[str, str], str, bytes], None]
+"""Takes subject, headers, reply and body of one message."""
+
 _CRLF: Final = b"\r\n"
 _LONGEST_LINE: Final = 1 << 20
+_PENDING_MESSAGES: Final = 65_536
+_PENDING_BYTES: Final = 64 << 20
 _HEADER_VERSION: Final = b"NATS/1.0"
 _DENIED: Final = "permissions violation"
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class WireParser(Parser):
@@ -48,21 +59,10 @@ class WireParser(Parser):
 
     async def _control_line(self, line: bytes) -> None:
         operation, _, rest = line.partition(b" ")
-        match operation.upper():
-            case b"MSG" | b"HMSG":
-                self._message_line(operation, rest)
-            case b"PING":
-                await self.nc._process_ping()
-            case b"PONG":
-                await self.nc._process_pong()
-            case b"-ERR":
-                await self.nc.server_error(rest.strip().strip(b"'").decode(errors="replace"))
-            case b"INFO":
-                await self.nc._process_info(json.loads(rest))
-            case b"+OK":
-                pass
-            case _:
-                raise nats.errors.ProtocolError("nats: unknown protocol")
+        if operation in (b"MSG", b"HMSG"):
+            self._message_line(operation, rest)
+        else:
+            await self.nc.control(operation, rest)
 
     def _message_line(self, operation: bytes, rest: bytes) -> None:
         fields = rest.split(b" ")
@@ -82,15 +82,17 @@ class WireParser(Parser):
         self.header_needed = 0
         self.state = AWAITING_CONTROL_LINE
         arg = self.msg_arg
-        await self.nc._process_msg(arg["sid"], arg["subject"], arg["reply"], body, headers)
+        await self.nc.message(arg["sid"], arg["subject"], arg["reply"], body, headers)
 
 
 class WireClient(Client):
     """A nats-py client with the parser above, headers read leniently, and two facts about its server."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, require_tls: bool = False) -> None:
         super().__init__()
+        self._require_tls = require_tls
         self._ps: Parser = WireParser(self)
+        self._handlers: dict[int, InboxHandler] = {}
 
     @property
     def server_has_jetstream(self) -> bool:
@@ -102,28 +104,99 @@ class WireClient(Client):
         """The version that the server told, for example `2.15.1`; empty when it told none."""
         return str(self._server_info.get("version", ""))
 
-    async def server_error(self, text: str) -> None:
-        """Handle `-ERR`. A refused subject reaches the error callback in its own spelling and closes nothing."""
+    async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Subscribe; what comes while 65,536 messages or 64 MiB wait for `callback` is dropped and reported."""
+        subscribe = cast("Callable[..., Awaitable[Subscription]]", self.subscribe)  # pyright: ignore[reportUnknownMemberType]
+        return await subscribe(
+            subject, cb=callback, pending_msgs_limit=_PENDING_MESSAGES, pending_bytes_limit=_PENDING_BYTES
+        )
+
+    async def listen_inbox(self, subject: str, handler: InboxHandler) -> Subscription:
+        """Subscribe without queue or bound: `handler` runs as soon as a message is read, and must not block.
+
+        For inboxes, which get no more than what was asked for.
+        """
+        subscription = await self.listen(subject, _nothing_queued)
+        self._handlers[subscription._id] = handler  # pyright: ignore[reportPrivateUsage]
+        return subscription
+
+    async def send(self, subject: str, reply: str, headers: bytes, body: bytes) -> None:
+        """Put one message into the buffer that goes to the server. `headers` as `encode_headers` makes them."""
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if not self.is_connected and len(body) + self._pending_data_size > self._max_pending_size:
+            raise nats.errors.OutboundBufferLimitError
+        to = f"{subject} {reply}" if reply else subject
+        line = f"HPUB {to} {len(headers)} {len(headers) + len(body)}\r\n" if headers else f"PUB {to} {len(body)}\r\n"
+        await self._send_command(b"".join((line.encode(), headers, body, _CRLF)))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+    async def message(self, sid: int, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> None:
+        """Hand one message to its subscription."""
+        handler = self._handlers.get(sid)
+        if handler is None:
+            await self._process_msg(sid, subject, reply, body, headers)
+        elif sid in self._subs:
+            try:
+                handler(
+                    subject.decode(errors="replace"), self._read_headers(headers), reply.decode(errors="replace"), body
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the read loop
+                await self._error_cb(error)
+
+    async def control(self, operation: bytes, rest: bytes) -> None:
+        """Handle one operation other than a message. Raises `ProtocolError` for an unknown one."""
+        match operation:
+            case b"PING":
+                await self._process_ping()
+            case b"PONG":
+                await self._process_pong()
+            case b"-ERR":
+                await self._server_error(rest.strip().strip(b"'").decode(errors="replace"))
+            case b"INFO":
+                await self._process_info(json.loads(rest))
+            case b"+OK":
+                pass
+            case _:
+                raise nats.errors.ProtocolError("nats: unknown protocol")
+
+    async def _server_error(self, text: str) -> None:
+        """A refused subject reaches the error callback in its own spelling and closes nothing."""
         if _DENIED in text.lower():
             await self._error_cb(nats.errors.Error(text))
         else:
             await self._process_err(text.lower())
 
+    def _connect_command(self) -> bytes:
+        if self._require_tls and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError  # nats-py would send the credentials in the clear
+        return super()._connect_command()
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        super()._remove_sub(sid, max_msgs)
+        self._handlers.pop(sid, None)
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        return self._read_headers(headers) if headers else None
+
+    def _read_headers(self, headers: bytes) -> dict[str, str]:
+        """Read what can be read; the last of a name counts. An inline status is under `Status` and `Description`."""
         if not headers:
-            return None
+            return {}
         first, _, rest = headers.partition(_CRLF)
         parsed = self._parse_header_lines(rest)
-        status, _, description = first.removeprefix(_HEADER_VERSION).strip().partition(b" ")
-        if status.isdigit():
-            parsed[STATUS] = status.decode()
-            parsed[DESCRIPTION] = description.decode(errors="replace")
+        if first != _HEADER_VERSION:
+            status, _, description = first.removeprefix(_HEADER_VERSION).strip().partition(b" ")
+            if status.isdigit():
+                parsed[STATUS] = status.decode()
+                parsed[DESCRIPTION] = description.decode(errors="replace")
         return parsed
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
-        return cast("type[Any]", Msg)(
+        return Msg(
             _client=self,
             _sid=sid,
             subject=subject.decode(errors="replace"),
@@ -131,3 +204,34 @@ class WireClient(Client):
             data=data,
             headers=headers,
         )
+
+
+async def _nothing_queued(_: Msg) -> None:
+    """Stand in for the callback of an inbox: its messages go to its handler and never into a queue."""
+
+
+@lru_cache(maxsize=256)
+def _check_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise InvalidInputError(f"header {name!r}: not a header name", field=name, value=name)
+    return name
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return the headers as they go over the wire. Raises `InvalidInputError` for a name or value that cannot."""
+    lines = ["NATS/1.0\r\n"]
+    for name, value in headers.items():
+        if "\r" in value or "\n" in value:
+            raise InvalidInputError(f"header {name}: holds a line break", field=name, value=value, rule="one line")
+        lines.append(f"{_check_name(name)}: {value}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode()
+
+
+def raise_unsent(error: Exception, subject: str) -> NoReturn:
+    """Raise what nats-py's `error` on sending to `subject` means."""
+    if isinstance(error, nats.errors.BadSubjectError):
+        raise InvalidInputError(f"subject: {subject!r} cannot be sent", field="subject", value=subject) from error
+    if isinstance(error, nats.errors.OutboundBufferLimitError):
+        raise BusUnavailableError("the connection is down and its buffer full; try again later") from error
+    raise BusUnavailableError(f"{subject}: not sent: {str(error) or type(error).__name__}") from error

@@ -285,7 +285,9 @@ def _mark(state: Conversation, notice: LetterDead, mark: LetterDead | None) -> C
         return state
     if about.kind in ("step.ready", "step.executed"):
         attempt = state.attempt(about.step, about.number)
-        return state if attempt is None else _with_attempt(state, replace(attempt, letter=mark))
+        if attempt is None or (about.kind == "step.executed" and attempt.record is None):
+            return state
+        return _with_attempt(state, replace(attempt, letter=mark))
     if about.kind == "plan.requested" and (revision := state.revisions.get(about.number)) is not None:
         return state.evolve(revisions={**state.revisions, about.number: replace(revision, letter=mark)})
     return state

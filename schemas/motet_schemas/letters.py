@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from motet_schemas.base import Contract
 from motet_schemas.ids import Token
-from motet_schemas.task import Note
+from motet_schemas.task import Note, Reference
 from motet_schemas.work import Failure
 from pydantic import AwareDatetime, Field
 
@@ -24,7 +24,8 @@ class DeadLetter(LetterNotice):
     """The letter itself, as kept in the stream `DEAD_LETTERS`."""
 
     headers: dict[str, str] = Field(default_factory=dict, description="The message's headers.")
-    body: str = Field(description="The message's body, in base64.")
+    body: str = Field(default="", description="The message's body, in base64.")
+    reference: Reference | None = Field(default=None, description="The body in the object store, when it is large.")
     stack: str = Field(default="", description="Where it broke, for developers.")
     stored_at: AwareDatetime = Field(description="When the message was stored.")
 

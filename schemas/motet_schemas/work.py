@@ -54,6 +54,9 @@ class Handoff(Contract):
     instructions: tuple[Note, ...] = Field(default=(), description="What a human asked for.")
     next_steps: tuple[Token, ...] = Field(default=(), description="Steps that wait for this one.")
     remaining: Remaining = Field(description="What is left of the conversation's budget.")
+    idempotency_key: str = Field(
+        min_length=1, max_length=300, description="For effects outside the bus: the same until a run ends with an answer."
+    )
 
 
 class ClaimCheck(Contract):

@@ -1,0 +1,66 @@
+"""What an agent's parts share: the connection, the journal, the conversations, and who this process is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from motet_schemas import Namespace
+
+from motet_bus.connect import ConnectOptions, connect
+from motet_bus.conversations import Conversations
+from motet_bus.ended import EndedConversations
+from motet_bus.grants import Role
+from motet_bus.journal import Journal
+from motet_bus.link import Link
+from motet_bus.objects import Objects
+from motet_bus.topology import OBJECTS, apply_streams
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """One process's place on the bus. Open it with `open_bus`."""
+
+    link: Link
+    namespace: Namespace
+    journal: Journal
+    conversations: Conversations
+    objects: Objects
+    ended: EndedConversations
+    role: Role
+    name: str
+    instance: str
+
+
+@asynccontextmanager
+async def open_bus(
+    options: ConnectOptions, *, role: Role, name: str, namespace: str = "", replicas: int = 1
+) -> AsyncGenerator[Bus]:
+    """Connect as `name` in `role`, create the streams that are missing, and close at the end.
+
+    Raises what `connect` and `apply_streams` raise.
+    """
+    space = Namespace(namespace)
+    link = await connect(options)
+    try:
+        await apply_streams(link, space, replicas=replicas)
+        objects = Objects(link, space.bucket(OBJECTS))
+        instance = f"{name}-{secrets.token_hex(4)}"
+        journal = Journal(link, space, objects, role=role, instance=instance)
+        ended = EndedConversations(link, space)
+        await ended.listen()
+        yield Bus(
+            link=link,
+            namespace=space,
+            journal=journal,
+            conversations=Conversations(journal),
+            objects=objects,
+            ended=ended,
+            role=role,
+            name=name,
+            instance=instance,
+        )
+    finally:
+        await link.close()

@@ -1,0 +1,199 @@
+"""What any other system does: submit tasks, ask for a stop, and look at conversations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from motet_schemas import (
+    ConflictError,
+    Conversation,
+    Event,
+    Fact,
+    Namespace,
+    NotFoundError,
+    Reference,
+    Task,
+    TaskCancel,
+    TaskSubmitted,
+    check_token,
+    fold_all,
+)
+from motet_schemas.subjects import build, conversation_filter
+
+from motet_bus.answers import Message
+from motet_bus.bus import Bus, open_bus
+from motet_bus.connect import ConnectOptions
+from motet_bus.grants import Role
+from motet_bus.journal import Journal
+from motet_bus.link import Link
+from motet_bus.presence import AgentCard, roll_call
+
+_LOOK_AGAIN_S: Final = 5.0
+_SUMMARIZED: Final = ["task.>", "escalate.>"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What became of a submitted task: `created` is False when the same one had been submitted before."""
+
+    conversation: str
+    seq: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One conversation in a line. `status` is running, waiting, completed, failed or cancelled."""
+
+    conversation: str
+    kind: str
+    owner: str | None
+    submitted_at: datetime
+    status: str
+    verdict: str | None
+    questions: int
+
+
+class Client:
+    """A guest on the bus: may submit and ask for a stop. Get one with `open_client`."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    @property
+    def link(self) -> Link:
+        """The connection."""
+        return self._bus.link
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace that everything is under."""
+        return self._bus.namespace
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, in this client's role."""
+        return self._bus.journal
+
+    async def submit(self, task: Task, conversation: str) -> Submission:
+        """Submit `task` under its idempotency key. The same id and content again returns the first submission.
+
+        Raises `ConflictError` when the id is taken by another task, `InvalidInputError` when it is no token.
+        """
+        subject = build("task.submitted", check_token(conversation, "id"), task.kind)
+        fact = Fact(subject, TaskSubmitted.model_validate(dict(task), strict=False))
+        try:
+            seq = await self._bus.journal.append(fact)
+        except ConflictError:
+            first = await self._bus.journal.read_last(f"task.submitted.{conversation}.*")
+            if first is not None and isinstance(first.data, TaskSubmitted) and _same(first.data, task):
+                return Submission(conversation=conversation, seq=first.seq, created=False)
+            raise ConflictError(
+                f"id: {conversation!r} was submitted before with other content; choose another id, or look at it with "
+                f"`motet show {conversation}`"
+            ) from None
+        return Submission(conversation=conversation, seq=seq, created=True)
+
+    async def cancel(self, conversation: str, *, by: str, reason: str = "") -> None:
+        """Ask for a stop. Raises `NotFoundError` for an unknown conversation, `ConflictError` for an ended one."""
+        state = await self.load(conversation)
+        if state.ending is not None:
+            raise ConflictError(f"conversation {conversation} has ended already: {state.ending.status}")
+        request = TaskCancel(requested_by=by, reason=reason)
+        try:
+            await self._bus.journal.append(Fact(build("task.cancel", conversation, check_token(by, "by")), request))
+        except ConflictError:
+            return  # the same person asked before
+
+    async def load(self, conversation: str) -> Conversation:
+        """Return the conversation as recorded. Raises `NotFoundError` when nothing is."""
+        return fold_all(conversation, await self.events(conversation))
+
+    async def events(self, conversation: str) -> list[Event]:
+        """Return the recorded facts in order. Raises `NotFoundError` when there are none."""
+        events = await self._bus.journal.read_conversation(check_token(conversation, "conversation"))
+        if not events:
+            raise NotFoundError(f"no conversation {conversation!r} here; `motet list` shows what there is")
+        return events
+
+    async def watch(self, conversation: str) -> AsyncIterator[Conversation]:
+        """Yield the conversation as it is, then again after every change, for as long as the caller iterates."""
+        changed = asyncio.Event()
+
+        async def on_fact(_: Message) -> None:
+            changed.set()
+
+        name = self.namespace.wire(conversation_filter(conversation))
+        subscription = await self.link.subscribe(name, on_fact)
+        try:
+            seen = -1
+            while True:
+                changed.clear()
+                state = await self._bus.conversations.load(conversation)
+                if state.last_seq != seen:
+                    seen = state.last_seq
+                    yield state
+                try:
+                    # A message that was lost with the connection is made up for by looking again.
+                    await asyncio.wait_for(changed.wait(), _LOOK_AGAIN_S)
+                except TimeoutError:
+                    continue
+        finally:
+            await subscription.unsubscribe()
+
+    async def conversations(self) -> list[Summary]:
+        """Return all conversations in a line each, newest first."""
+        events: dict[str, list[Event]] = {}
+        for name in _SUMMARIZED:
+            for event in await self._bus.journal.read_kind(name):
+                events.setdefault(event.subject.conversation, []).append(event)
+        summaries = [
+            _summary(fold_all(conversation, sorted(facts, key=lambda event: event.seq)))
+            for conversation, facts in events.items()
+        ]
+        return sorted((one for one in summaries if one), key=lambda one: one.submitted_at, reverse=True)
+
+    async def roll_call(self, *, for_s: float = 0.5) -> list[AgentCard]:
+        """Return who is alive."""
+        return await roll_call(self.link, self.namespace, for_s=for_s)
+
+    async def put_document(self, data: bytes, media_type: str) -> Reference:
+        """Store a large body once and return the reference by which it travels."""
+        return await self._bus.objects.put(data, media_type)
+
+    async def get_document(self, reference: Reference) -> bytes:
+        """Return a stored body. Raises `NotFoundError` when it is not there or not what was referenced."""
+        return await self._bus.objects.get(reference)
+
+
+def _same(first: Task, second: Task) -> bool:
+    return Task.model_validate(dict(first)).fingerprint() == Task.model_validate(dict(second)).fingerprint()
+
+
+def _summary(state: Conversation) -> Summary | None:
+    if state.submitted_at is None:
+        return None
+    questions = sum(1 for question in state.questions.values() if question.open and state.ending is None)
+    return Summary(
+        conversation=state.id,
+        kind=state.task.kind if state.task else "unreadable",
+        owner=state.task.owner if state.task else None,
+        submitted_at=state.submitted_at,
+        status=state.ending.status if state.ending else "waiting" if questions else "running",
+        verdict=state.ending.report.verdict if state.ending else "needs_human" if questions else None,
+        questions=questions,
+    )
+
+
+@asynccontextmanager
+async def open_client(
+    options: ConnectOptions, *, namespace: str = "", by: str = "client", role: Role = "client"
+) -> AsyncGenerator[Client]:
+    """Connect as a guest called `by`; closes at the end. Raises what `open_bus` raises."""
+    async with open_bus(options, role=role, name=check_token(by, "by"), namespace=namespace) as bus:
+        yield Client(bus)

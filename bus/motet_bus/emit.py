@@ -1,0 +1,31 @@
+"""Emits what a record lists, each fact on its own empty subject; repeating it is harmless."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from motet_schemas import ConflictError, Fact
+
+from motet_bus.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+
+async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> None:
+    """Append every fact behind its natural fence; pass over what is there already, and what has its place taken.
+
+    Raises `BusUnavailableError` when one could not be stored: the record stays, and whoever reads it emits the rest.
+    """
+    results = await asyncio.gather(*(_one(journal, fact, cause) for fact in facts), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _one(journal: Journal, fact: Fact, cause: int) -> None:
+    try:
+        await journal.append(fact, cause=cause)
+    except ConflictError as error:
+        log.warning("emit.taken", subject=str(fact.subject), reason=error.message)

@@ -1,0 +1,127 @@
+"""Runs the handler of one kind of event, and commits what it decided: one fenced fact, or record, then emit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+from motet_bus.bus import Bus
+from motet_bus.crashpoints import CrashPoint, no_crash
+from motet_bus.delivery import Delivery
+from motet_bus.emit import emit
+from motet_bus.grants import check_grant
+from motet_schemas import ConflictError, Conversation, Event, EventData, Fact, Handled, Subject, decode_output
+from motet_schemas.subjects import build, handled
+
+log = structlog.get_logger(__name__)
+
+
+class Context:
+    """What a handler of an event may know and do beside the event's data."""
+
+    def __init__(self, bus: Bus, event: Event) -> None:
+        self._bus = bus
+        self._event = event
+        self.facts: list[Fact] = []
+
+    @property
+    def subject(self) -> Subject:
+        """The event's subject: kind, conversation, step, attempt."""
+        return self._event.subject
+
+    @property
+    def conversation(self) -> str:
+        """The conversation's id."""
+        return self._event.subject.conversation
+
+    @property
+    def seq(self) -> int:
+        """The event's sequence in the stream."""
+        return self._event.seq
+
+    @property
+    def time(self) -> datetime:
+        """When the event was stored, by the server's clock."""
+        return self._event.time
+
+    @property
+    def source(self) -> str:
+        """Who recorded the event: `/agents/<role>/<instance>`."""
+        return self._event.source
+
+    @property
+    def instance(self) -> str:
+        """This agent's own instance."""
+        return self._bus.instance
+
+    async def load(self) -> Conversation:
+        """Return the conversation as recorded, at least up to this event."""
+        return await self._bus.conversations.load(self.conversation, at_least=self.seq)
+
+    async def text(self, reference_name: str, state: Conversation) -> str:
+        """Return one of the task's referenced texts. Raises `NotFoundError` when it is not there."""
+        task = state.task
+        if task is None or reference_name not in task.references:
+            return ""
+        return (await self._bus.objects.get(task.references[reference_name])).decode()
+
+    def emit(self, kind: str, *detail: str | int, data: EventData, conversation: str | None = None) -> None:
+        """Have a fact recorded when the handler returns; nothing is recorded when it raises.
+
+        Raises `NotAllowedError` at once for what this agent's role may not say.
+        """
+        subject = build(kind, conversation or self.conversation, *detail)
+        check_grant(self._bus.role, subject)
+        self.facts.append(Fact(subject, data))
+
+
+EventHandler = Callable[[EventData, Context], Awaitable[None]]
+
+
+class EventRunner:
+    """Handles one consumer's events. The handler may run twice; what it records happens once."""
+
+    def __init__(self, bus: Bus, consumer: str, handler: EventHandler, *, crash: CrashPoint = no_crash) -> None:
+        self._bus = bus
+        self._consumer = consumer
+        self._handler = handler
+        self._crash = crash
+
+    async def handle(self, event: Event, delivery: Delivery) -> None:
+        """Run the handler, then commit. On a redelivery what was committed is emitted, and nothing runs again."""
+        record = handled(self._consumer, event.subject.conversation, event.seq)
+        if delivery.deliveries > 1 and await self._emit_recorded(record, event):
+            return
+        context = Context(self._bus, event)
+        await self._handler(event.data, context)  # type: ignore[arg-type] # unreadable data never gets here
+        self._crash("after the handler")
+        if len(context.facts) == 1:
+            await self._commit_one(context.facts[0], event)
+            return
+        outputs = tuple(fact.to_output() for fact in context.facts)
+        try:
+            await self._bus.journal.append(Fact(record, Handled(outputs=outputs)), cause=event.seq)
+        except ConflictError:
+            await self._emit_recorded(record, event)
+            return
+        self._crash("between record and emit")
+        await emit(self._bus.journal, context.facts, cause=event.seq)
+
+    async def _commit_one(self, fact: Fact, event: Event) -> None:
+        try:
+            await self._bus.journal.append(fact, cause=event.seq)
+        except ConflictError as error:
+            log.info("commit.refused", subject=str(fact.subject), reason=error.message)
+
+    async def _emit_recorded(self, record: Subject, event: Event) -> bool:
+        """Emit what an earlier run recorded; False when there is no such record."""
+        recorded = await self._bus.journal.read_last(record)
+        if recorded is None or not isinstance(recorded.data, Handled):
+            return False
+        facts: list[Fact] = []
+        for output in recorded.data.outputs:
+            subject, data = decode_output(output)
+            facts.append(Fact(subject, data, id=output.id))  # type: ignore[arg-type] # we wrote it
+        await emit(self._bus.journal, facts, cause=event.seq)
+        return True

@@ -1,0 +1,159 @@
+"""The journal: facts are appended behind a fence, and read back in order.
+
+A fact is recorded at most once: its identity is its subject, and the fence says what that subject and its rivals must
+look like. When the server's answer is lost, the fact is sent again with the same id; a refusal is then compared by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+import structlog
+from motet_bus import tracing
+from motet_bus.answers import StoredMessage
+from motet_bus.backoff import backoff_s
+from motet_bus.delivery import Delivery
+from motet_bus.fences import EXPECTED_FILTER, EXPECTED_SEQUENCE, Fence, natural_fence
+from motet_bus.grants import Role, check_grant
+from motet_bus.link import Link
+from motet_bus.objects import Objects
+from motet_schemas import (
+    BusUnavailableError,
+    ConflictError,
+    Event,
+    Fact,
+    InvalidInputError,
+    Namespace,
+    NotFoundError,
+    Reference,
+    Subject,
+    TimerSet,
+    Unreadable,
+    decode,
+    encode,
+)
+from motet_schemas.envelope import CE_ID, NATS_MSG_ID
+from motet_schemas.subjects import attempt_filter, build, conversation_filter
+
+log = structlog.get_logger(__name__)
+
+STREAM: Final = "CONVERSATIONS"
+BODY_REFERENCE: Final = "motet-body-ref"
+LARGEST_BODY: Final = 256 * 1024
+_PATIENCE_S: Final = 60.0
+
+
+class Journal:
+    """Appends and reads facts for one writer: a role, and the instance that plays it."""
+
+    def __init__(self, link: Link, namespace: Namespace, objects: Objects, *, role: Role, instance: str) -> None:
+        self.link = link
+        self.namespace = namespace
+        self.objects = objects
+        self.role: Role = role
+        self.instance = instance
+        self.stream = namespace.stream(STREAM)
+        self._source = f"/agents/{role}/{instance}"
+
+    async def append(
+        self, fact: Fact, *, fence: Fence | None = None, cause: int | None = None, patience_s: float = _PATIENCE_S
+    ) -> int:
+        """Record `fact` once and return its stream sequence. Safe to call again with the same `Fact`.
+
+        Without `fence` the fact's natural one is used. Raises `ConflictError` when somebody else recorded it or the
+        decision is stale, `NotAllowedError` when this role may not say it, `BusUnavailableError` when the bus did not
+        answer for `patience_s` seconds.
+        """
+        check_grant(self.role, fact.subject)
+        wire, headers, body = await self._message(fact, fence or natural_fence(fact.subject, cause), cause)
+        give_up = asyncio.get_running_loop().time() + patience_s
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                ack = await self.link.publish_stored(wire, body, headers)
+            except ConflictError:
+                recorded = await self.link.read_last_for(self.stream, wire)
+                if recorded is None or recorded.headers.get(CE_ID) != fact.id:
+                    raise
+                return recorded.seq
+            except BusUnavailableError as error:
+                wait_s = backoff_s(tries - 1, 0.05, 2.0)
+                if asyncio.get_running_loop().time() + wait_s > give_up:
+                    raise
+                log.warning("journal.retry", subject=str(fact.subject), tries=tries, error=error.message)
+                await asyncio.sleep(wait_s)
+            else:
+                return ack.seq
+
+    async def _message(self, fact: Fact, fence: Fence, cause: int | None) -> tuple[str, dict[str, str], bytes]:
+        subject = fact.subject
+        headers, body = encode(fact, source=self._source, cause=cause, trace=tracing.outgoing(subject.conversation))
+        if len(body) > LARGEST_BODY:
+            body = (await self.objects.put(body, "application/json")).to_json()
+            headers[BODY_REFERENCE] = "1"
+        headers[EXPECTED_SEQUENCE] = str(fence.last)
+        if fence.filter is not None:
+            headers[EXPECTED_FILTER] = self.namespace.wire(fence.filter)
+        if isinstance(fact.data, TimerSet):
+            # No message id: the tick is stored with the schedule's headers and would be taken for its duplicate.
+            at = fact.data.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            fired = build("timer.fired", subject.conversation, *subject.detail)
+            headers["Nats-Schedule"] = f"@at {at}"
+            headers["Nats-Schedule-Target"] = self.namespace.wire(fired)
+        else:
+            headers[NATS_MSG_ID] = fact.id
+        return self.namespace.wire(subject), headers, body
+
+    async def read_conversation(self, conversation: str, *, start_seq: int = 1) -> list[Event]:
+        """Return the facts of one conversation from `start_seq` on, in the order of the stream."""
+        return await self._read(conversation_filter(conversation), start_seq)
+
+    async def read_kind(self, name: str) -> list[Event]:
+        """Return all facts that a filter such as `task.>` matches, of all conversations, in the order of the stream."""
+        return await self._read(name, 1)
+
+    async def read_attempt(self, subject: Subject) -> list[Event]:
+        """Return claim, renewals and outcome of the attempt that `subject` speaks of, in the order of the stream."""
+        return await self._read(attempt_filter(subject.conversation, subject.step, subject.number), 1)
+
+    async def read_last(self, subject_or_filter: Subject | str) -> Event | None:
+        """Return the last fact on a subject or filter, None when there is none."""
+        wire = self.namespace.wire(subject_or_filter)
+        stored = await self.link.read_last_for(self.stream, wire)
+        return None if stored is None else await self._from_stored(stored)
+
+    async def server_time(self) -> datetime:
+        """Return the server's clock, by which stored times are measured."""
+        return await self.link.server_time(self.stream)
+
+    async def event_of(self, delivery: Delivery) -> Event:
+        """Return the event that was delivered. Raises `InvalidInputError` when its subject is not one of ours."""
+        subject = self.namespace.parse(delivery.subject)
+        return await self._decode(subject, delivery.headers, delivery.body, delivery.stream_seq, delivery.time)
+
+    async def _read(self, name: str, start_seq: int) -> list[Event]:
+        stored = await self.link.read_batch(self.stream, self.namespace.wire(name), start_seq=start_seq)
+        return [event for message in stored if (event := await self._from_stored(message)) is not None]
+
+    async def _from_stored(self, message: StoredMessage) -> Event | None:
+        try:
+            subject = self.namespace.parse(message.subject)
+        except InvalidInputError:
+            return None
+        return await self._decode(subject, message.headers, message.body, message.seq, message.time)
+
+    async def _decode(
+        self, subject: Subject, headers: Mapping[str, str], body: bytes, seq: int, time: datetime
+    ) -> Event:
+        if BODY_REFERENCE in headers:
+            try:
+                body = await self.objects.get(Reference.model_validate_json(body))
+            except (ValueError, NotFoundError) as error:
+                event = decode(subject, headers, b"{}", seq=seq, time=time)
+                reason = f"{subject.kind}: its body in the object store cannot be read: {error}"
+                return Event(subject, Unreadable(reason), seq, time, event.id, event.source, event.cause, headers)
+        return decode(subject, headers, body, seq=seq, time=time)

@@ -1,0 +1,211 @@
+"""Streams and consumers as data: created when missing, compared when there, never altered in silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from motet_bus.answers import NAME_IN_USE, ServerRefusedError
+from motet_bus.link import Link
+from motet_schemas.errors import BusUnsuitableError, NotFoundError
+from motet_schemas.subjects import Namespace
+
+log = structlog.get_logger(__name__)
+
+CONVERSATIONS: Final = "CONVERSATIONS"
+DEAD_LETTERS: Final = "DEAD_LETTERS"
+OBJECTS: Final = "motet-objects"
+
+_NANOSECONDS: Final = 1_000_000_000
+_RACES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """A stream as Motet needs it: kept without limit of age or number. Sizes in bytes, times in seconds.
+
+    `schedules` lets messages be sent later (`Nats-Schedule`), `rollups` lets a message replace all on its subject.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    description: str
+    schedules: bool = False
+    rollups: bool = False
+    duplicate_window_s: float = 120.0
+    max_message_bytes: int = 1 << 20
+
+    def rules(self) -> dict[str, Any]:
+        """Return the settings that must hold, as JetStream names them; every other setting is the operator's."""
+        return {
+            "subjects": sorted(self.subjects),
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old" if self.schedules else "new",  # the server refuses schedules with "new"
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "max_age": 0,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": self.max_message_bytes,
+            "max_consumers": -1,
+            "duplicate_window": round(self.duplicate_window_s * _NANOSECONDS),
+            "allow_direct": True,
+            "allow_msg_schedules": self.schedules,
+            "allow_msg_ttl": False,
+            "allow_rollup_hdrs": self.schedules or self.rollups,  # schedules switch it on
+            "deny_delete": False,
+            "deny_purge": False,
+            "sealed": False,
+        }
+
+    def config(self, *, replicas: int = 1) -> dict[str, Any]:
+        """Return the JSON that creates the stream."""
+        return {"name": self.name, "description": self.description, "num_replicas": replicas, **self.rules()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerSpec:
+    """A durable pull consumer with explicit acks, from the first message on, delivering again without end.
+
+    `ack_wait_s` is how long a message that nobody acknowledges or keeps alive stays away, in seconds;
+    `max_ack_pending` how many may be out at once, over all workers.
+    """
+
+    stream: str
+    durable: str
+    filter_subjects: tuple[str, ...]
+    max_ack_pending: int
+    ack_wait_s: float = 10.0
+    description: str = ""
+
+    def rules(self) -> dict[str, Any]:
+        """Return the settings that must hold, as JetStream names them."""
+        return {
+            "durable_name": self.durable,
+            "filter_subjects": sorted(self.filter_subjects),
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": round(self.ack_wait_s * _NANOSECONDS),
+            "max_deliver": -1,
+            "max_ack_pending": self.max_ack_pending,
+            "replay_policy": "instant",
+            "inactive_threshold": 0,
+            "backoff": [],
+            "deliver_subject": "",
+            "headers_only": False,
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Return the JSON that creates the consumer."""
+        return {
+            "name": self.durable,
+            "description": self.description,
+            **{name: value for name, value in self.rules().items() if value},
+        }
+
+
+def conversations_stream(namespace: Namespace) -> StreamSpec:
+    """Return the stream that holds every recorded fact."""
+    return StreamSpec(
+        name=namespace.stream(CONVERSATIONS),
+        subjects=namespace.families(),
+        description="Motet: every fact of every conversation, recorded once",
+        schedules=True,
+    )
+
+
+def dead_letters_stream(namespace: Namespace) -> StreamSpec:
+    """Return the stream that holds what could not be handled, with its cause."""
+    return StreamSpec(
+        name=namespace.stream(DEAD_LETTERS),
+        subjects=(namespace.wire("dead.>"),),
+        description="Motet: messages that could not be handled, with their cause",
+    )
+
+
+def objects_stream(namespace: Namespace) -> StreamSpec:
+    """Return the stream under the bucket of large bodies (a NATS object store)."""
+    bucket = namespace.bucket(OBJECTS)
+    return StreamSpec(
+        name=f"OBJ_{bucket}",
+        subjects=(f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"),
+        description="Motet: large bodies, stored by content",
+        rollups=True,
+    )
+
+
+async def apply_streams(link: Link, namespace: Namespace, *, replicas: int = 1) -> None:
+    """Create the streams that are missing, with `replicas` copies, and compare the others.
+
+    Any number of processes may do this at once. Raises `BusUnsuitableError` when a stream is not as it must be: the
+    message lists field, expected and found. Nothing that exists is altered.
+    """
+    for spec in (conversations_stream(namespace), dead_letters_stream(namespace), objects_stream(namespace)):
+        await ensure_stream(link, spec, replicas=replicas)
+
+
+async def ensure_stream(link: Link, spec: StreamSpec, *, replicas: int = 1) -> None:
+    """Create one stream, or compare it with `spec`; see `apply_streams`."""
+    for _ in range(_RACES):
+        try:
+            found = (await link.api(f"STREAM.INFO.{spec.name}", {}))["config"]
+        except NotFoundError:
+            if await _created(link, f"STREAM.CREATE.{spec.name}", spec.config(replicas=replicas)):
+                log.info("stream.created", stream=spec.name)
+                return
+        else:
+            _compare(f"stream {spec.name}", spec.rules(), {**found, "subjects": sorted(found.get("subjects", []))})
+            return
+    raise BusUnsuitableError(
+        f"stream {spec.name}: somebody creates and deletes it at the same time; stop that and retry"
+    )
+
+
+async def ensure_consumer(link: Link, spec: ConsumerSpec) -> None:
+    """Create one durable consumer, or compare it with `spec`. Raises `BusUnsuitableError` when it differs."""
+    for _ in range(_RACES):
+        try:
+            found = (await link.api(f"CONSUMER.INFO.{spec.stream}.{spec.durable}", {}))["config"]
+        except NotFoundError:
+            request = {"stream_name": spec.stream, "config": spec.config(), "action": "create"}
+            if await _created(link, f"CONSUMER.CREATE.{spec.stream}.{spec.durable}", request):
+                log.info("consumer.created", stream=spec.stream, consumer=spec.durable)
+                return
+        else:
+            filters = {*found.get("filter_subjects", []), *filter(None, [found.get("filter_subject")])}
+            _compare(
+                f"consumer {spec.durable} of {spec.stream}", spec.rules(), {**found, "filter_subjects": sorted(filters)}
+            )
+            return
+    raise BusUnsuitableError(
+        f"consumer {spec.durable}: somebody creates and deletes it at the same time; stop that and retry"
+    )
+
+
+async def _created(link: Link, op: str, config: dict[str, Any]) -> bool:
+    """Create; False when somebody else was first, with other settings."""
+    try:
+        await link.api(op, config)
+    except ServerRefusedError as error:
+        if error.err_code in NAME_IN_USE:
+            return False
+        raise
+    return True
+
+
+def _compare(what: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise `BusUnsuitableError` that lists every setting of `expected` that `found` does not have.
+
+    A setting that the server leaves out of its answer has its zero value.
+    """
+    differences = [
+        f"{name}: expected {value!r}, found {found.get(name)!r}"
+        for name, value in expected.items()
+        if found.get(name, type(value)()) != value
+    ]
+    if differences:
+        raise BusUnsuitableError(
+            f"{what} is not as Motet needs it: {'; '.join(differences)}. Motet does not alter what it did not create: "
+            "set these back (`nats stream edit` or `nats consumer edit`), or use another namespace"
+        )

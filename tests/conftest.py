@@ -1,0 +1,40 @@
+"""Shared by all tests: one real nats-server for the session, one namespace and one link for each test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from motet_bus.connect import ConnectOptions, connect
+from motet_bus.link import Link
+from motet_schemas.subjects import Namespace
+
+from tests.bus.servers import NatsServer
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A nats-server with JetStream that every test of this session shares. Do not kill it."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def nats_url(nats_server: NatsServer) -> str:
+    """The URL of the session's server."""
+    return nats_server.url
+
+
+@pytest.fixture
+def namespace() -> Namespace:
+    """A namespace that no other test uses: its streams and subjects are this test's own."""
+    return Namespace(f"t-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+async def link(nats_url: str) -> AsyncIterator[Link]:
+    """An open link to the session's server."""
+    opened = await connect(ConnectOptions(url=nats_url, name="test"))
+    yield opened
+    await opened.close()
