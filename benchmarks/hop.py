@@ -14,8 +14,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.embedded import start_embedded
@@ -24,9 +25,10 @@ from motet_bus.pull import Puller
 from motet_bus.topology import ConsumerSpec, ensure_consumer
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 IN_FLIGHT: Final = 100
-HOPS: Final = 10_000
+HOPS: Final = 5_000
 ROUNDS: Final = 3
 BODY: Final = b"x" * 300
 STREAM: Final = "HOPS"
@@ -69,12 +71,10 @@ class BareHop:
 
     async def run(self) -> float:
         """Return hops a second."""
-        work = await self._client.subscribe(
-            f"{self._inbox}.work", cb=self._on_work, pending_msgs_limit=0, pending_bytes_limit=0
-        )
-        acks = await self._client.subscribe(
-            f"{self._inbox}.ack.*", cb=self._on_ack, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        subscribe = cast("Callable[..., Awaitable[Subscription]]", self._client.subscribe)  # pyright: ignore[reportUnknownMemberType]
+        unbounded = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
+        work = await subscribe(f"{self._inbox}.work", cb=self._on_work, **unbounded)
+        acks = await subscribe(f"{self._inbox}.ack.*", cb=self._on_ack, **unbounded)
         began = time.perf_counter()
         await self._ask(IN_FLIGHT)
         await self._finished.wait()

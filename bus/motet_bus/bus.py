@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from motet_schemas import Namespace
 
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.conversations import Conversations
@@ -17,6 +15,7 @@ from motet_bus.journal import Journal
 from motet_bus.link import Link
 from motet_bus.objects import Objects
 from motet_bus.topology import OBJECTS, apply_streams
+from motet_schemas import Namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,18 @@ class Bus:
     role: Role
     name: str
     instance: str
+    settings: Mapping[str, str]
 
 
 @asynccontextmanager
 async def open_bus(
-    options: ConnectOptions, *, role: Role, name: str, namespace: str = "", replicas: int = 1
+    options: ConnectOptions,
+    *,
+    role: Role,
+    name: str,
+    namespace: str = "",
+    settings: Mapping[str, str] | None = None,
+    replicas: int = 1,
 ) -> AsyncGenerator[Bus]:
     """Connect as `name` in `role`, create the streams that are missing, and close at the end.
 
@@ -61,6 +67,7 @@ async def open_bus(
             role=role,
             name=name,
             instance=instance,
+            settings=settings or {},
         )
     finally:
         await link.close()

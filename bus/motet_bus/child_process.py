@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import structlog
+
 from motet_bus.parent_watch import HANDSHAKE, tethered
 
 log = structlog.get_logger(__name__)

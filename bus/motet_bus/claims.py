@@ -7,6 +7,7 @@ import secrets
 from datetime import timedelta
 
 import structlog
+
 from motet_bus.consumer import HandBackError
 from motet_bus.fences import attempt_fence
 from motet_bus.journal import Journal

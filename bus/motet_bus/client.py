@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from motet_bus.answers import Message
+from motet_bus.bus import Bus, open_bus
+from motet_bus.connect import ConnectOptions
+from motet_bus.grants import Role
+from motet_bus.journal import Journal
+from motet_bus.link import Link
+from motet_bus.presence import AgentCard, roll_call
 from motet_schemas import (
     ConflictError,
     Conversation,
@@ -24,14 +31,6 @@ from motet_schemas import (
     fold_all,
 )
 from motet_schemas.subjects import build, conversation_filter
-
-from motet_bus.answers import Message
-from motet_bus.bus import Bus, open_bus
-from motet_bus.connect import ConnectOptions
-from motet_bus.grants import Role
-from motet_bus.journal import Journal
-from motet_bus.link import Link
-from motet_bus.presence import AgentCard, roll_call
 
 _LOOK_AGAIN_S: Final = 5.0
 _SUMMARIZED: Final = ["task.>", "escalate.>"]

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import structlog
+
 from motet_bus import tracing
 from motet_bus.answers import ClosedError
 from motet_bus.backoff import backoff_s

@@ -6,9 +6,8 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-from motet_schemas import BusUnavailableError, Conversation, fold
-
 from motet_bus.journal import Journal
+from motet_schemas import BusUnavailableError, Conversation, fold
 
 _READS: Final = 8
 

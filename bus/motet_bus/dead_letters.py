@@ -7,6 +7,7 @@ import traceback
 from typing import Final
 
 import structlog
+
 from motet_bus.bus import Bus
 from motet_bus.delivery import Delivery
 from motet_bus.journal import LARGEST_BODY

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
 
 import structlog
+
 from motet_bus.answers import Reply, ServerRefusedError, StoredMessage, read_stored
 from motet_schemas.errors import BusUnavailableError, InvalidInputError
 

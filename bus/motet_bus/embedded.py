@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+
 from motet_bus.parent_watch import tethered
 from motet_bus.process_table import command_line
 from motet_bus.store_lock import StoreLock

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
-from motet_schemas import ConflictError, Fact
 
 from motet_bus.journal import Journal
+from motet_schemas import ConflictError, Fact
 
 log = structlog.get_logger(__name__)
 

@@ -11,10 +11,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from motet_schemas import Namespace
-
 from motet_bus.answers import Message
 from motet_bus.link import Link
+from motet_schemas import Namespace
 
 _REMEMBERED: Final = 10_000
 

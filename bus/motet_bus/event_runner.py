@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 import structlog
+
 from motet_bus.bus import Bus
 from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.delivery import Delivery
 from motet_bus.emit import emit
 from motet_bus.grants import check_grant
-from motet_schemas import ConflictError, Conversation, Event, EventData, Fact, Handled, Subject, decode_output
+from motet_schemas import (
+    ConflictError,
+    Conversation,
+    Event,
+    EventData,
+    Fact,
+    Handled,
+    Reference,
+    Subject,
+    decode_output,
+)
 from motet_schemas.subjects import build, handled
 
 log = structlog.get_logger(__name__)
@@ -59,12 +70,14 @@ class Context:
         """Return the conversation as recorded, at least up to this event."""
         return await self._bus.conversations.load(self.conversation, at_least=self.seq)
 
-    async def text(self, reference_name: str, state: Conversation) -> str:
-        """Return one of the task's referenced texts. Raises `NotFoundError` when it is not there."""
-        task = state.task
-        if task is None or reference_name not in task.references:
-            return ""
-        return (await self._bus.objects.get(task.references[reference_name])).decode()
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What this process was started with, for example where its playbooks are."""
+        return self._bus.settings
+
+    async def fetch(self, reference: Reference) -> bytes:
+        """Return a body from the object store. Raises `NotFoundError` when it is not there."""
+        return await self._bus.objects.get(reference)
 
     def emit(self, kind: str, *detail: str | int, data: EventData, conversation: str | None = None) -> None:
         """Have a fact recorded when the handler returns; nothing is recorded when it raises.

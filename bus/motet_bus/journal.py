@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+
 from motet_bus import tracing
 from motet_bus.answers import StoredMessage
 from motet_bus.backoff import backoff_s

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import nats.errors
 import structlog
-from motet_schemas.errors import BusUnavailableError, InvalidInputError, NotAllowedError
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as WireSubscription
 
@@ -33,6 +32,7 @@ from motet_bus.answers import (
 )
 from motet_bus.reply_inbox import ReplyInbox
 from motet_bus.wire_client import InboxHandler, WireClient, encode_headers, raise_unsent
+from motet_schemas.errors import BusUnavailableError, InvalidInputError, NotAllowedError
 
 log = structlog.get_logger(__name__)
 

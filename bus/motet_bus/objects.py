@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import structlog
+
 from motet_bus.answers import StoredMessage
 from motet_bus.backoff import Backoff
 from motet_bus.link import Link

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import structlog
+from pydantic import AwareDatetime, Field, ValidationError
+
 from motet_bus.answers import Message
 from motet_bus.bus import Bus
 from motet_bus.consumer import Consumer
 from motet_bus.link import Link
 from motet_schemas import Contract, Namespace
-from pydantic import AwareDatetime, Field, ValidationError
 
 log = structlog.get_logger(__name__)
 

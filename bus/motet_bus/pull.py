@@ -13,6 +13,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+
+from motet_bus.answers import ClosedError
+from motet_bus.backoff import Backoff
+from motet_bus.delivery import Delivery
+from motet_bus.handover import Handover
+from motet_bus.link import Link, Subscription
+from motet_bus.pull_ledger import PullLedger
+from motet_bus.pull_protocol import EXPIRES_S, HEARTBEAT_S, Verdict, judge, next_subject, pull_request
+from motet_bus.wire_client import DESCRIPTION, STATUS
 from motet_schemas.errors import (
     BusUnavailableError,
     InvalidInputError,
@@ -20,14 +29,6 @@ from motet_schemas.errors import (
     NotAllowedError,
     NotFoundError,
 )
-
-from motet_bus.answers import ClosedError
-from motet_bus.backoff import Backoff
-from motet_bus.delivery import Delivery
-from motet_bus.link import Link, Subscription
-from motet_bus.pull_ledger import PullLedger
-from motet_bus.pull_protocol import EXPIRES_S, HEARTBEAT_S, Verdict, judge, next_subject, pull_request
-from motet_bus.wire_client import DESCRIPTION, STATUS
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +65,8 @@ class Puller:
         self._ids = itertools.count(1)
         self._ledger = PullLedger()
         self._held = 0
-        self._buffer: deque[Delivery] = deque()
+        self._handover = Handover()
         self._surplus: deque[Delivery] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
         self._missing = False
@@ -74,7 +74,6 @@ class Puller:
         self._backoff = Backoff(*_PAUSE_S)
         self._heard_at = 0.0
         self._resume_at = 0.0
-        self._failure: MotetError | None = None
         self._task: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
         self._undo: list[Callable[[], None]] = []
@@ -104,24 +103,7 @@ class Puller:
         Raises `ClosedError` after `stop`, `NotAllowedError` when this user may not pull, `NotFoundError` when the
         consumer is gone for good, `BusUnavailableError` when the link was closed.
         """
-        while not self._buffer:
-            if self._failure is not None:
-                raise self._failure
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._wake_waiters(1)  # the message it was woken for is the next one's
-                raise
-        return self._buffer.popleft()
-
-    def _wake_waiters(self, number: int) -> None:
-        while number > 0 and self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                number -= 1
+        return await self._handover.take()
 
     def release(self) -> None:
         """Say that one message is finished: acknowledged, handed back or terminated."""
@@ -139,16 +121,16 @@ class Puller:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._fail(ClosedError(f"the puller of {self._durable} was stopped"))
+        self._handover.fail(ClosedError(f"the puller of {self._durable} was stopped"))
         await self._hand_back()
         if self._subscription is not None:
             await self._subscription.drain()
         await self._hand_back()
 
     async def _hand_back(self) -> None:
-        self._surplus += self._buffer
-        self._held -= len(self._buffer)
-        self._buffer.clear()
+        left = self._handover.empty()
+        self._held -= len(left)
+        self._surplus += left
         await self._return_surplus()
 
     async def _return_surplus(self) -> None:
@@ -175,8 +157,7 @@ class Puller:
             self._wake.set()
             return
         self._held += 1
-        self._buffer.append(delivery)
-        self._wake_waiters(1)
+        self._handover.put(delivery)
 
     def _on_status(self, status: str, subject: str, headers: dict[str, str]) -> None:
         description = headers.get(DESCRIPTION, "")
@@ -211,7 +192,7 @@ class Puller:
 
     def _on_denied(self, subject: str) -> None:
         if subject == self._subject:
-            self._fail(
+            self._handover.fail(
                 NotAllowedError(
                     f"the server's permissions do not allow this user to pull from {self._durable}: {subject}"
                 )
@@ -273,7 +254,7 @@ class Puller:
 
     def _due(self) -> int:
         """How many messages to ask for now: none while at least half a batch is still to come."""
-        if self._stopping or self._failure is not None or self._missing or self._resume_at > self._now():
+        if self._stopping or self._handover.failure is not None or self._missing or self._resume_at > self._now():
             return 0
         asked = self._ledger.asked
         room = self._limit - self._held - asked
@@ -300,14 +281,9 @@ class Puller:
 
     # How it ends
 
-    def _fail(self, error: MotetError) -> None:
-        if self._failure is None:
-            self._failure = error
-        self._wake_waiters(len(self._waiters))
-
     def _on_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            self._fail(ClosedError(f"the puller of {self._durable} was stopped"))
+            self._handover.fail(ClosedError(f"the puller of {self._durable} was stopped"))
             return
         error = task.exception()
         if not isinstance(error, MotetError):
@@ -315,7 +291,7 @@ class Puller:
             failure.__cause__ = error
             error = failure
         log.error("puller.ended", consumer=self._durable, error=error.message)
-        self._fail(error)
+        self._handover.fail(error)
 
     @staticmethod
     def _now() -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+
 from motet_bus.bus import Bus
 from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.delivery import Delivery

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
+
 from motet_bus.agent import Agent, RunOptions
 from motet_bus.bus import open_bus
 from motet_bus.connect import ConnectOptions
@@ -22,17 +23,20 @@ async def run_agent(
     *,
     stop: asyncio.Event,
     namespace: str = "",
+    settings: Mapping[str, str] | None = None,
     run: RunOptions | None = None,
     on_ready: Callable[[AgentCard], None] | None = None,
 ) -> None:
     """Serve until `stop` is set, then drain within 10 s. `on_ready` is called once, when everything is subscribed.
+
+    `settings` reach the handlers as `context.settings`; `run` changes how consumers work, for tests.
 
     Raises `InvalidInputError` for an agent without handlers, and what `open_bus` raises; a consumer that cannot go on
     ends the agent with its error.
     """
     if not agent.registrations:
         raise InvalidInputError(f"agent {agent.name}: has no handlers; register one with @agent.step or @agent.on")
-    async with open_bus(options, role=agent.role, name=agent.name, namespace=namespace) as bus:
+    async with open_bus(options, role=agent.role, name=agent.name, namespace=namespace, settings=settings) as bus:
         consumers: list[tuple[Consumer, str | None]] = [
             (registration.consumer(bus, run or RunOptions()), registration.capability)
             for registration in agent.registrations

@@ -7,6 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 import structlog
+from pydantic import ValidationError
+
+from motet_bus.bus import Bus
+from motet_bus.claims import DEFAULT_TTL_S, ClaimLostError, HeldClaim, yield_to_owner
+from motet_bus.crashpoints import CrashPoint, no_crash
+from motet_bus.dead_letters import bury, failure_of
+from motet_bus.delivery import Delivery
+from motet_bus.outcome import Outcome, Step, is_text
 from motet_schemas import (
     ConflictError,
     Event,
@@ -16,14 +24,6 @@ from motet_schemas import (
     StepReady,
     TransientError,
 )
-from pydantic import ValidationError
-
-from motet_bus.bus import Bus
-from motet_bus.claims import DEFAULT_TTL_S, ClaimLostError, HeldClaim, yield_to_owner
-from motet_bus.crashpoints import CrashPoint, no_crash
-from motet_bus.dead_letters import bury, failure_of
-from motet_bus.delivery import Delivery
-from motet_bus.outcome import Outcome, Step, is_text
 
 log = structlog.get_logger(__name__)
 

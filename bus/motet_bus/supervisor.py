@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import structlog
+
 from motet_bus.child_process import ChildProcess, OutputStream, ProcessSpec, Ready
 from motet_bus.output_log import OutputLog
 from motet_bus.restart_policy import CANNOT_EXECUTE, HOPELESS, Death, RestartHistory, RestartPolicy, describe_status
@@ -117,14 +118,16 @@ class Supervisor:
         name is taken.
         """
         slots = [self._add(spec) for spec in specs]
-        all_ready = asyncio.gather(*(slot.was_ready.wait() for slot in slots))
-        failed = asyncio.ensure_future(self._failed.wait())
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.gather(*(slot.was_ready.wait() for slot in slots)),
+            asyncio.ensure_future(self._failed.wait()),
+        ]
         try:
-            await asyncio.wait({all_ready, failed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            all_ready.cancel()
-            failed.cancel()
-            await asyncio.gather(all_ready, failed, return_exceptions=True)
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
         return tuple(slot.snapshot() for slot in slots)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+
 from motet_bus.answers import NAME_IN_USE, ServerRefusedError
 from motet_bus.link import Link
 from motet_schemas.errors import BusUnsuitableError, NotFoundError

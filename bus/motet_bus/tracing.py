@@ -10,11 +10,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from motet_schemas import Event
-from motet_schemas.envelope import TRACEPARENT
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+
+from motet_schemas import Event
+from motet_schemas.envelope import TRACEPARENT
 
 _TRACER: Final = trace.get_tracer("motet")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)

@@ -13,11 +13,12 @@ from functools import lru_cache
 from typing import Final, NoReturn, cast
 
 import nats.errors
-from motet_schemas.errors import BusUnavailableError, InvalidInputError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
+
+from motet_schemas.errors import BusUnavailableError, InvalidInputError
 
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from motet_gateway.strict_yaml import read_mapping
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.subjects import Namespace
 from motet_schemas.validation import explain, unknown_field
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 if TYPE_CHECKING:
     from motet_bus.connect import ConnectOptions

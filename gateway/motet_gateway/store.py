@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 
 import platformdirs
 import structlog
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
 from motet_bus.embedded import EmbeddedServer, start_embedded
 from motet_bus.store_lock import StoreLockedError
 from motet_schemas.errors import BusUnavailableError, InvalidInputError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 log = structlog.get_logger(__name__)
 

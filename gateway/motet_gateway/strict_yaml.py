@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import yaml
+
 from motet_schemas.errors import InvalidInputError
 
 MAX_BYTES: Final = 5 * 1024 * 1024

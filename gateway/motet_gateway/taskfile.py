@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from pydantic import ValidationError
+
 from motet_agents.qa.documents import MAX_BYTES, document_of, read_document
 from motet_gateway.strict_yaml import read_bytes, read_mapping, read_structured
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.ids import check_token
 from motet_schemas.task import Reference, Task
 from motet_schemas.validation import explain, shown, unknown_field
-from pydantic import ValidationError
 
 INLINE_BYTES: Final = 8 * 1024
 DRAFT: Final = "draft"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from motet_schemas.base import Contract
 from pydantic import Field, ValidationInfo, model_validator
+
+from motet_schemas.base import Contract
 
 Bound = tuple[int, int]
 Confidence = Annotated[float, Field(ge=0, le=1)]

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from pydantic import ValidationError
+
 from motet_schemas.budget import ANY_LIMITS, limits_context
 from motet_schemas.events import EVENTS, EventData, Output
 from motet_schemas.subjects import Subject, parse
-from pydantic import ValidationError
 
 CE_ID: Final = "ce-id"
 CE_TYPE: Final = "ce-type"

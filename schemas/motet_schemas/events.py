@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from pydantic import Field
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.human import Escalation, HumanAnswer, Silence
 from motet_schemas.letters import LetterAct, LetterNotice
@@ -12,7 +14,6 @@ from motet_schemas.report import Report
 from motet_schemas.task import CancelRequest, Task
 from motet_schemas.timers import Timer
 from motet_schemas.work import ClaimCheck, ExecutionRecord, Handoff, LostClaim, VerificationResult
-from pydantic import Field
 
 
 class TaskSubmitted(Task):

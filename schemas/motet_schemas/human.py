@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import AwareDatetime, Field, model_validator
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.ids import Token
 from motet_schemas.task import Note, Text
-from pydantic import AwareDatetime, Field, model_validator
 
 Reason = Literal[
     "low_confidence",

@@ -6,8 +6,9 @@ import re
 import secrets
 from typing import Annotated
 
-from motet_schemas.errors import InvalidInputError
 from pydantic import StringConstraints
+
+from motet_schemas.errors import InvalidInputError
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"  # noqa: S105
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import AwareDatetime, Field
+
 from motet_schemas.base import Contract
 from motet_schemas.ids import Token
 from motet_schemas.task import Note, Reference
 from motet_schemas.work import Failure
-from pydantic import AwareDatetime, Field
 
 
 class LetterNotice(Contract):

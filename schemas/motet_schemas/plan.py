@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
 
+from pydantic import Field, model_validator
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.budget import FREE, Budget, Policy, Usage
 from motet_schemas.ids import Token
 from motet_schemas.task import Note, Reference, Text
-from pydantic import Field, model_validator
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.findings import Finding
 from motet_schemas.ids import Token
 from motet_schemas.task import Note, Text
-from pydantic import Field
 
 StepStatus = Literal["pending", "ready", "claimed", "executed", "waiting", "done", "failed", "void"]
 Verdict = Literal["approved", "changes_needed", "needs_human"]

@@ -6,10 +6,11 @@ import hashlib
 import json
 from typing import Annotated
 
+from pydantic import AwareDatetime, Field
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.budget import BudgetOverride, PolicyOverride
 from motet_schemas.ids import Token
-from pydantic import AwareDatetime, Field
 
 Text = Annotated[str, Field(max_length=20_000)]
 Note = Annotated[str, Field(max_length=2_000)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import AwareDatetime, Field
+
 from motet_schemas.base import Contract
 from motet_schemas.task import Note
-from pydantic import AwareDatetime, Field
 
 
 class Timer(Contract):

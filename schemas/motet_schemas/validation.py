@@ -92,7 +92,9 @@ def _rule(problem: ErrorDetails, path: list[str], fields: list[FieldInfo], model
     return f"{rule}, not {shown(value)}{hint}"
 
 
-def _alternatives(problems: list[ErrorDetails], path: list[str], fields: list[FieldInfo], model: type[BaseModel]) -> str:
+def _alternatives(
+    problems: list[ErrorDetails], path: list[str], fields: list[FieldInfo], model: type[BaseModel]
+) -> str:
     """Say what a field of several types may be, when it is none of them."""
     rules = [_rule(problem, path, fields, model) for problem in problems]
     ending = f", not {shown(problems[0]['input'])}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from motet_schemas.base import Contract, Json
 from motet_schemas.budget import FREE, Confidence, Cost, Remaining, Usage
 from motet_schemas.findings import Finding
 from motet_schemas.ids import Token
 from motet_schemas.plan import Name, PlanStep
 from motet_schemas.task import Note, Text
-from pydantic import Field
 
 Instance = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -55,7 +56,7 @@ class Handoff(Contract):
     next_steps: tuple[Token, ...] = Field(default=(), description="Steps that wait for this one.")
     remaining: Remaining = Field(description="What is left of the conversation's budget.")
     idempotency_key: str = Field(
-        min_length=1, max_length=300, description="For effects outside the bus: the same until a run ends with an answer."
+        min_length=1, max_length=300, description="For effects outside the bus; the same until a run answers."
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -91,16 +93,18 @@ class NatsServer:
 
     def pause(self) -> None:
         """Freeze it: connections stand, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        os.kill(self._pid, signal.SIGSTOP)
+        os.waitpid(self._pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Undo `pause`."""
-        self._signal(signal.SIGCONT)
+        os.kill(self._pid, signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    @property
+    def _pid(self) -> int:
         if self._process is None:
             raise RuntimeError("the server does not run")
-        os.kill(self._process.pid, number)
+        return self._process.pid
 
     def restart(self) -> None:
         """Kill it and start it again on the same port and store."""
@@ -120,3 +124,29 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Wait until `condition` holds; `AssertionError` when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+def publish_raw(address: str, *frames: bytes) -> bytes:
+    """Send protocol lines as an outsider's client would, and return what the server said up to its PONG."""
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        lines = connection.makefile("rb")
+        lines.readline()
+        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n' + b"".join(frames) + b"PING\r\n")
+        said = b""
+        while not (line := lines.readline()).startswith(b"PONG"):
+            said += line
+    return said
+
+
+def raw_message(subject: bytes, headers: bytes, body: bytes = b"") -> bytes:
+    """Return the protocol lines that publish a message with these very header bytes."""
+    return b"HPUB %s %d %d\r\n%s%s\r\n" % (subject, len(headers), len(headers) + len(body), headers, body)

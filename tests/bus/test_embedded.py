@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from motet_bus.embedded import EmbeddedServer, EmbeddedServerError, find_nats_server, start_embedded
 from motet_bus.process_table import command_line
 from motet_bus.store_lock import StoreLock, StoreLockedError
@@ -302,5 +303,5 @@ def test_missing_package_and_missing_binary_are_clear_errors(monkeypatch: pytest
 @pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
 async def test_process_table_asks_ps_where_there_is_no_proc(tmp_path: Path) -> None:
     for proc in (Path("/proc"), tmp_path):
-        assert "pytest" in await command_line(os.getpid(), proc=proc)
+        assert "python" in await command_line(os.getpid(), proc=proc)
         assert await command_line(2**22 + 1, proc=proc) == ""

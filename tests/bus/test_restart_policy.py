@@ -5,6 +5,7 @@ import signal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from motet_bus.restart_policy import Death, RestartHistory, RestartPolicy, describe_status
 
 POLICY = RestartPolicy(max_quick_deaths=3, window_s=60, quick_s=5, base_delay_s=0.1, max_delay_s=5, jitter=0)

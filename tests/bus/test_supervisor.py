@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from motet_bus.child_process import ChildProcess, ProcessSpec, Ready, parse_ready
 from motet_bus.output_log import OutputLog
 from motet_bus.parent_watch import HANDSHAKE

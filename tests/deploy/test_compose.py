@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+
 from motet_bus.embedded import EmbeddedServer, find_nats_server, start_embedded
 from motet_bus.supervisor import ProcessSpec, RestartPolicy, Supervisor
 

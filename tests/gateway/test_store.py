@@ -13,6 +13,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+
 from motet_bus.embedded import EmbeddedServer, start_embedded
 from motet_bus.store_lock import StoreLockedError
 from motet_gateway.store import (

@@ -5,10 +5,9 @@ Any number of orchestrators may run; none of them owns anything.
 
 from typing import Final
 
-from motet_bus import Agent
-
 from motet_agents.orchestrator.decide import decide, is_settled
 from motet_agents.orchestrator.report import make_report
+from motet_bus import Agent
 
 WAKES: Final = (
     "task.submitted",

@@ -9,6 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
+from motet_agents.orchestrator.ends import cancelled, completed, failed
+from motet_agents.orchestrator.handoff import plan_request, step_ready
+from motet_agents.orchestrator.questions import Asked, budget_question, letter_questions, plan_question, raise_question
+from motet_agents.orchestrator.remedies import Ask, Replan, Retry, Wait, remedy, replanning, replans_left
+from motet_agents.orchestrator.timers import budget_timer, question_timers, retry_timer
 from motet_bus import Decision
 from motet_schemas import Conversation, EscalateTimedOut, Fact, PlanStep, StepExpired
 from motet_schemas.standing import (
@@ -20,12 +25,6 @@ from motet_schemas.standing import (
     policy_of,
 )
 from motet_schemas.subjects import build
-
-from motet_agents.orchestrator.ends import cancelled, completed, failed
-from motet_agents.orchestrator.handoff import plan_request, step_ready
-from motet_agents.orchestrator.questions import Asked, budget_question, letter_questions, plan_question, raise_question
-from motet_agents.orchestrator.remedies import Ask, Replan, Retry, Wait, remedy, replanning, replans_left
-from motet_agents.orchestrator.timers import budget_timer, question_timers, retry_timer
 
 NOTHING: Final = Decision()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from motet_agents.orchestrator.report import make_report
 from motet_schemas import Conversation, Fact, TaskCancelled, TaskCompleted, TaskFailed
 from motet_schemas.subjects import build
-
-from motet_agents.orchestrator.report import make_report
 
 
 def completed(state: Conversation) -> Fact:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from motet_agents.orchestrator.transcript import transcript
 from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, PlanStep
 from motet_schemas.human import Decision, Reason
 from motet_schemas.standing import (
@@ -22,8 +23,6 @@ from motet_schemas.standing import (
     usage,
 )
 from motet_schemas.subjects import build, parse
-
-from motet_agents.orchestrator.transcript import transcript
 
 _TEXT: Final = 20_000
 _MEANING: Final[dict[Decision, str]] = {

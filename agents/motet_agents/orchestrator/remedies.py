@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from motet_agents.orchestrator.questions import Asked, step_question
 from motet_schemas import Attempt, Conversation, PlanStep
 from motet_schemas.standing import Problem, answers, attempts_made, policy_of, revisions_granted
-
-from motet_agents.orchestrator.questions import Asked, step_question
 
 MAX_LOST_CLAIMS: Final = 3
 _BACKOFF_FIRST_S: Final = 1.0

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, Literal
 
+from motet_agents.orchestrator.transcript import attempt_lines
 from motet_schemas import Conversation, EscalateAnswered, Finding, PlanStep, Report, StepReport, TotalUsage
 from motet_schemas.report import Verdict
 from motet_schemas.standing import accepted, attempts_made, is_done, step_status, total_usage, usage
-
-from motet_agents.orchestrator.transcript import attempt_lines
 
 RULE_BASED: Final = "rule-based"
 _NOTE: Final = 2_000

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+
 from motet_schemas.base import Contract
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.validation import explain
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 
 def _says_something(phrase: str) -> str:

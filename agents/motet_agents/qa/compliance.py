@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from motet_schemas.base import Json
-from motet_schemas.findings import Finding, Severity
-
 from motet_agents.qa.checklist import ComplianceRules
 from motet_agents.qa.documents import Document
 from motet_agents.qa.matching import FoldedText, Match, find_phrase
 from motet_agents.qa.near_misses import NearMiss, find_near_misses
 from motet_agents.qa.results import MAX_FINDINGS, CheckResult, count, in_order
+from motet_schemas.base import Json
+from motet_schemas.findings import Finding, Severity
 
 SURE: Final = 0.99
 UNDECIDED: Final = 0.6
@@ -54,7 +53,7 @@ class _ComplianceCheck:
         self._step = step
         self._folded = FoldedText(document.prose)
         self._exact: dict[str, list[Match]] = {
-            phrase: list(find_phrase(self._folded, phrase, MAX_FINDINGS))
+            phrase: list(find_phrase(self._folded, phrase, MAX_FINDINGS + 1))
             for phrase in (*self.required_phrases, *self._forbidden_phrases)
         }
         self._taken = [match.place for matches in self._exact.values() for match in matches]
@@ -92,7 +91,9 @@ class _ComplianceCheck:
 
     def _outcome(self, kind: str, phrase: str, found: int, near: list[NearMiss]) -> None:
         best = round(max(miss.ratio for miss in near), 1) if near else None
-        self.outcomes.append({"kind": kind, "phrase": phrase, "found": found, "near_misses": len(near), "nearest": best})
+        self.outcomes.append(
+            {"kind": kind, "phrase": phrase, "found": found, "near_misses": len(near), "nearest": best}
+        )
 
     def _note_near(self, miss: NearMiss, message: str, *, decides: bool) -> None:
         """Note a near miss; the confidence suffers only when the verdict hangs on it."""
@@ -108,4 +109,6 @@ class _ComplianceCheck:
             return Finding(step=self._step, rule=rule, severity=severity, message=message)
         start, end = place
         quote = self._draft[start:end]
-        return Finding(step=self._step, rule=rule, severity=severity, message=message, quote=quote, start=start, end=end)
+        return Finding(
+            step=self._step, rule=rule, severity=severity, message=message, quote=quote, start=start, end=end
+        )

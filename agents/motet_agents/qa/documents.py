@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Final, Literal, cast
 
-from motet_schemas.errors import InvalidInputError
-
 from motet_agents.qa.prose import Prose
 from motet_agents.qa.reading import Link, Reading
+from motet_schemas.errors import InvalidInputError
 
 MediaType = Literal["text/markdown", "text/html", "text/plain"]
 

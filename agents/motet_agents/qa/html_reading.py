@@ -17,11 +17,66 @@ CODE: Final = frozenset({"pre", "code", "samp", "template"})
 """Elements that hold no prose and no links."""
 
 _BLOCKS = frozenset(
-    "address article aside blockquote body button caption center dd details dialog dir div dl dt fieldset figcaption "
-    "figure footer form h1 h2 h3 h4 h5 h6 head header hgroup hr html legend li main menu nav ol optgroup option p pre "
-    "section select summary table tbody td tfoot th thead title tr ul".split()
+    [
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "body",
+        "button",
+        "caption",
+        "center",
+        "dd",
+        "details",
+        "dialog",
+        "dir",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "head",
+        "header",
+        "hgroup",
+        "hr",
+        "html",
+        "legend",
+        "li",
+        "main",
+        "menu",
+        "nav",
+        "ol",
+        "optgroup",
+        "option",
+        "p",
+        "pre",
+        "section",
+        "select",
+        "summary",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "title",
+        "tr",
+        "ul",
+    ]
 )
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
+)
+_REPLACED = frozenset("audio canvas embed iframe img input object video".split())
 _LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
 _ENTITY = re.compile(r"&(?:#[0-9]{1,8};?|#[xX][0-9A-Fa-f]{1,8};?|[A-Za-z][A-Za-z0-9]{1,31};?)")
 
@@ -71,7 +126,9 @@ class HtmlReader:
         self._note_anchors(tag)
         if not self.in_code:
             self._note_links(tag, passage)
-        if tag.name not in _VOID:
+        if tag.name in _REPLACED:
+            self._out.prose.gap(origin, passage.locate(tag.end - 1) + 1 - origin)
+        if tag.name not in _VOID and not tag.self_closing:
             self._open.append(tag.name)
             self._depth[tag.name] = self._depth.get(tag.name, 0) + 1
             if tag.name in CODE:

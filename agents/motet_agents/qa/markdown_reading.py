@@ -26,7 +26,9 @@ from motet_agents.qa.reading import Reading, ReadingBuilder
 
 MAX_LINES: Final = 400_000
 MAX_NESTING: Final = 100
-_FRONT_MATTER = re.compile(r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
+_FRONT_MATTER = re.compile(
+    r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
+)
 _FRONT_LINE = re.compile(r"\s*$|\s+\S|#|-\s|\[|[\"']?[\w.-]+[\"']?\s*[:=](?:\s|$)|[\]}]")
 _CUSTOM_ID = re.compile(r"[ \t]*\{#([\w:.-]+)[^{}]*\}$")
 _CRUDE_LINK = re.compile(r"\]\(\s*<?([^\s()<>]{1,2000})")
@@ -255,4 +257,3 @@ def _add_coarsely(body: Passage, out: ReadingBuilder, reason: str) -> None:
     for match in _CRUDE_LINK.finditer(body.text):
         start, end = body.span(*match.span(1))
         out.add_link(start, end, unescapeAll(match[1]), "", "inline")
-

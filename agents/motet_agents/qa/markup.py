@@ -36,13 +36,17 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """`<name …>`, or `</name>` when `closing`. Of an attribute that is given twice, the first counts."""
+    """`<name …>`, or `</name>` when `closing`. Of an attribute that is given twice, the first counts.
+
+    `self_closing` says that it is written `<name … />`, which is honoured as authors mean it, not as browsers do.
+    """
 
     name: str
     closing: bool
     start: int
     end: int
     attributes: dict[str, Attribute]
+    self_closing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def take_apart(source: str, start: int = 0, end: int | None = None) -> Iterator[
             yield Text(text_start, opening)
         if tag is not None:
             yield tag
-            if tag.name in RAW_TEXT and not tag.closing:
+            if tag.name in RAW_TEXT and not (tag.closing or tag.self_closing):
                 after = _end_of_raw_text(source, tag.name, after, stop)
         position = text_start = after
     if stop > text_start:
@@ -95,7 +99,11 @@ def read_tag(source: str, start: int, stop: int) -> Tag | None:
             if _UNCLOSED_VALUE.match(source, position, stop):
                 return None
             _note_attribute(attributes, match)
-    return Tag(name.group().lower(), closing, start, position + 1, attributes) if position < stop else None
+    if position >= stop:
+        return None
+    last = max((attribute.end for attribute in attributes.values()), default=0)
+    self_closing = source[position - 1] == "/" and last < position
+    return Tag(name.group().lower(), closing, start, position + 1, attributes, self_closing)
 
 
 def _note_attribute(attributes: dict[str, Attribute], match: re.Match[str]) -> None:

@@ -9,7 +9,7 @@ from motet_schemas.base import Json
 from motet_schemas.findings import Finding, Severity
 
 MAX_FINDINGS: Final = 1_000
-"""A check lists at most this many findings; a last one, without a place, says how many it does not list."""
+"""A check lists at most this many findings; a last one, without a place, says that there are more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,13 @@ def in_order(findings: list[Finding], step: str, group: str) -> tuple[Finding, .
         rank: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
         findings = sorted(findings, key=lambda finding: rank[finding.severity])
         left_out = findings[MAX_FINDINGS - 1 :]
-        message = f"{len(left_out):,} more places of this check are not listed; the listed ones come first in weight."
+        message = f"there is more: only the first {MAX_FINDINGS - 1:,} findings of this check are listed, gravest first"
         more = Finding(step=step, rule=f"{group}.more", severity=left_out[0].severity, message=message)
         findings = [*findings[: MAX_FINDINGS - 1], more]
     return tuple(
-        sorted(findings, key=lambda finding: (finding.start is None, finding.start or 0, finding.end or 0, finding.rule))
+        sorted(
+            findings, key=lambda finding: (finding.start is None, finding.start or 0, finding.end or 0, finding.rule)
+        )
     )
 
 

@@ -11,7 +11,9 @@ from motet_agents.qa.prose import BLOCK, Prose
 
 WORD: Final = re.compile(r"\w+(?:['’\-‑]\w+)*")
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]")
-_ABBREVIATIONS = frozenset("mr mrs ms dr prof jr sr vs e.g i.e cf al approx dept viz".split())
+_ABBREVIATIONS = frozenset(
+    ["mr", "mrs", "ms", "dr", "prof", "jr", "sr", "vs", "e.g", "i.e", "cf", "al", "approx", "dept", "viz"]
+)
 _LAST_WORD = re.compile(r"[\w.]+\Z")
 
 

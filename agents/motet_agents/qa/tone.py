@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from motet_schemas.base import Json
-from motet_schemas.findings import Finding, Severity
-
 from motet_agents.qa.checklist import ToneRules
 from motet_agents.qa.documents import Document
 from motet_agents.qa.matching import FoldedText, Match, find_phrase
 from motet_agents.qa.prose import Prose
 from motet_agents.qa.results import MAX_FINDINGS, CheckResult, count, in_order
 from motet_agents.qa.sentences import Readability, readability, sentences
+from motet_schemas.base import Json
+from motet_schemas.findings import Finding, Severity
 
 HYPE: Final = (
     "amazing",
@@ -99,10 +98,10 @@ class _ToneCheck:
 
     def lexicon(self) -> None:
         for phrase in dict.fromkeys(self._rules.banned):
-            for match in find_phrase(self._folded, phrase, MAX_FINDINGS):
+            for match in find_phrase(self._folded, phrase, MAX_FINDINGS + 1):
                 self._note_match("tone.banned", "error", match, f'"{phrase}" is banned; say it in other words')
         for phrase, better in self._rules.preferred.items():
-            for match in find_phrase(self._folded, phrase, MAX_FINDINGS):
+            for match in find_phrase(self._folded, phrase, MAX_FINDINGS + 1):
                 self._note_match("tone.preferred", "warning", match, f'"{phrase}": write "{better}" instead')
 
     def hype(self) -> None:
@@ -112,7 +111,7 @@ class _ToneCheck:
         words = wanted if isinstance(wanted, tuple) else HYPE
         severity: Severity = "info" if wanted is None else "warning"
         for phrase in dict.fromkeys(words):
-            for match in find_phrase(self._folded, phrase, MAX_FINDINGS):
+            for match in find_phrase(self._folded, phrase, MAX_FINDINGS + 1):
                 if match.start not in self._named:
                     message = f'"{phrase}" promises more than it says; name the fact behind it'
                     self._note("tone.hype", severity, match.start, match.end, message)
@@ -123,7 +122,7 @@ class _ToneCheck:
             return
         severity: Severity = "info" if wanted is None else "warning"
         for number, match in enumerate(_SHOUTING.finditer(self._prose.text)):
-            if number == MAX_FINDINGS:
+            if number > MAX_FINDINGS:
                 break
             message = "this shouts; capitals and several exclamation marks are harder to read, not stronger"
             self._note("tone.shouting", severity, match.start(), match.end(), message)
@@ -145,7 +144,9 @@ class _ToneCheck:
         if measured.ease is None:
             return UNDECIDED, "the reading ease could not be judged: too few English words"
         if measured.ease < limit:
-            message = f"the Flesch reading ease is {measured.ease}, the least allowed {limit:g}; shorten words and sentences"
+            message = (
+                f"the Flesch reading ease is {measured.ease}, the least allowed {limit:g}; shorten words and sentences"
+            )
             self.findings.append(Finding(step=self._step, rule="tone.readability", severity="warning", message=message))
         if measured.words < _ENOUGH_WORDS:
             return UNSURE, f"a reading ease of {measured.ease} is a rough guess for so few words"

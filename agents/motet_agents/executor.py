@@ -1,0 +1,86 @@
+"""The executor: hosts the capabilities of `content-qa`. Its checks are rules, no model is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from motet_agents.qa.checklist import ComplianceRules, LinkRules, ToneRules
+from motet_agents.qa.results import CheckResult
+from motet_bus import Agent, Outcome, Step
+from motet_schemas import FREE, Evidence, Finding, PermanentError
+
+RULE_BASED: Final = "rule-based"
+_QUOTED: Final = 50
+
+Rules = TypeVar("Rules", bound=BaseModel)
+
+agent = Agent("executor", role="executor")
+
+
+@agent.step("tone", concurrency=4)
+async def check_tone(step: Step) -> Outcome:
+    """Brand lexicon, hype, shouting, sentence length and readability."""
+    from motet_agents.qa.documents import document_of
+    from motet_agents.qa.tone import check_tone as check
+
+    text, media_type = draft_of(step)
+    rules = _rules(ToneRules, step)
+    return _outcome(await asyncio.to_thread(lambda: check(document_of(text, media_type=media_type), rules, step.id)))
+
+
+@agent.step("compliance", concurrency=4)
+async def check_compliance(step: Step) -> Outcome:
+    """Required and forbidden phrases, and near misses of both."""
+    from motet_agents.qa.compliance import check_compliance as check
+    from motet_agents.qa.documents import document_of
+
+    text, media_type = draft_of(step)
+    rules = _rules(ComplianceRules, step)
+    return _outcome(await asyncio.to_thread(lambda: check(document_of(text, media_type=media_type), rules, step.id)))
+
+
+@agent.step("links", concurrency=4)
+async def check_links(step: Step) -> Outcome:
+    """Every link requested, every anchor looked up."""
+    from motet_agents.qa.documents import document_of
+    from motet_agents.qa.links import check_links as check
+
+    text, media_type = draft_of(step)
+    document = await asyncio.to_thread(document_of, text, media_type=media_type)
+    return _outcome(await check(document, _rules(LinkRules, step), step.id))
+
+
+def draft_of(step: Step) -> tuple[str, str | None]:
+    """Return the draft and its media type. Raises `PermanentError` when the step brings none."""
+    draft, media_type = step.manifest.inputs.get("draft"), step.manifest.inputs.get("media_type")
+    if not isinstance(draft, str):
+        raise PermanentError(f"step {step.id}: its manifest brings no draft as text")
+    return draft, media_type if isinstance(media_type, str) else None
+
+
+def _rules(model: type[Rules], step: Step) -> Rules:
+    try:
+        return model.model_validate(step.manifest.inputs.get("rules") or {}, strict=False)
+    except ValidationError as error:
+        raise PermanentError(f"step {step.id}: its rules do not parse: {error}") from error
+
+
+def _outcome(result: CheckResult) -> Outcome:
+    return Outcome.passed(
+        confidence=result.confidence,
+        notes=result.notes,
+        evidence=_evidence(result.findings),
+        findings=result.findings,
+        output=result.output,
+        usage=FREE,
+        model=RULE_BASED,
+    )
+
+
+def _evidence(findings: Sequence[Finding]) -> list[Evidence]:
+    quoted = [finding for finding in findings if finding.quote is not None]
+    return [Evidence(type="quote", content=(finding.quote or "")[:500]) for finding in quoted[:_QUOTED]]

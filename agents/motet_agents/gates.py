@@ -1,0 +1,95 @@
+"""The verifier's gates: each looks at a record with its own eyes, and fails closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from motet_schemas import (
+    CheckGate,
+    CommandGate,
+    ExecutionRecord,
+    Gate,
+    GateResult,
+    JudgeGate,
+    LexiconGate,
+    Manifest,
+    PlanStep,
+    SchemaGate,
+)
+
+_EVIDENCE: Final = 20
+_TEXT: Final = 1_000
+
+
+async def run_gates(step: PlanStep, manifest: Manifest, record: ExecutionRecord) -> tuple[GateResult, ...]:
+    """Return the verdict of every gate of the step, and of one that all records must pass."""
+
+    def run_all() -> tuple[GateResult, ...]:
+        return (_own_findings(step, record), *(_run(gate, manifest, record) for gate in manifest.verification))
+
+    # The gates read whole documents: beside the event loop, so that heartbeats go on.
+    return await asyncio.to_thread(run_all)
+
+
+def _run(gate: Gate, manifest: Manifest, record: ExecutionRecord) -> GateResult:
+    match gate:
+        case SchemaGate():
+            return _schema(gate, record)
+        case LexiconGate():
+            return _lexicon(gate, record)
+        case CheckGate():
+            return _check(gate, manifest, record)
+        case CommandGate() | JudgeGate():
+            return result(gate.kind, [f"this verifier cannot run a {gate.kind} gate"])
+
+
+def result(name: str, problems: Sequence[str]) -> GateResult:
+    """Return a gate's verdict: it passes when there are no problems."""
+    shown = [problem[:_TEXT] for problem in problems[:_EVIDENCE]]
+    if len(problems) > _EVIDENCE:
+        shown.append(f"and {len(problems) - _EVIDENCE} more")
+    return GateResult(name=name, passed=not problems, evidence=tuple(shown))
+
+
+def _own_findings(step: PlanStep, record: ExecutionRecord) -> GateResult:
+    strangers = sorted({finding.step for finding in record.findings} - {step.id})
+    return result("record", [f"a finding names the step {name}, the record is of {step.id}" for name in strangers])
+
+
+def _schema(gate: SchemaGate, record: ExecutionRecord) -> GateResult:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(gate.output_schema)
+    except SchemaError as error:
+        return result("schema", [f"the gate's own schema is invalid: {error.message}"])
+    problems = sorted(
+        Draft202012Validator(gate.output_schema).iter_errors(record.output), key=lambda one: one.json_path
+    )
+    return result("schema", [f"{problem.json_path}: {problem.message}" for problem in problems])
+
+
+def _lexicon(gate: LexiconGate, record: ExecutionRecord) -> GateResult:
+    said = f"{record.notes}\n{record.output}".casefold()
+    problems = [f"{phrase!r} is missing" for phrase in gate.required if phrase.casefold() not in said]
+    problems += [f"{phrase!r} is there" for phrase in gate.forbidden if phrase.casefold() in said]
+    return result("lexicon", problems)
+
+
+def _check(gate: CheckGate, manifest: Manifest, record: ExecutionRecord) -> GateResult:
+    check = _known_checks().get(gate.check)
+    if check is None:
+        return result(gate.check, [f"this verifier knows no check {gate.check!r}"])
+    return result(gate.check, check(manifest, record))
+
+
+Check = Callable[[Manifest, ExecutionRecord], list[str]]
+
+
+def _known_checks() -> dict[str, Check]:
+    from motet_agents.qa.verification import CHECKS
+
+    return CHECKS

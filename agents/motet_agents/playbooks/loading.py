@@ -1,0 +1,61 @@
+"""Reads playbook files: those that ship with Motet, and those of a user's folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from motet_agents.playbooks.playbook import Playbook
+from motet_schemas import BudgetLimits, InvalidInputError, limits_context
+from motet_schemas.validation import explain
+
+_LARGEST_BYTES = 1 << 20
+_LIMITS: TypeAdapter[BudgetLimits] = TypeAdapter(BudgetLimits)
+
+
+def load_playbooks(folders: Iterable[Path] = ()) -> dict[str, Playbook]:
+    """Return all playbooks by name; one of a later folder replaces one of the same name.
+
+    Raises `InvalidInputError` that names the file for one that cannot be read or breaks a rule.
+    """
+    playbooks: dict[str, Playbook] = {}
+    for shipped in files("motet_agents.playbooks").iterdir():
+        if shipped.name.endswith(".yaml"):
+            playbook = read_playbook(shipped.read_text(encoding="utf-8"), shipped.name)
+            playbooks[playbook.name] = playbook
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidInputError(f"playbooks: {folder} is no folder", field="playbooks", value=str(folder))
+        for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+            if path.stat().st_size > _LARGEST_BYTES:
+                raise InvalidInputError(f"{path}: larger than {_LARGEST_BYTES} bytes", field="playbooks")
+            playbook = read_playbook(path.read_text(encoding="utf-8"), str(path))
+            playbooks[playbook.name] = playbook
+    return playbooks
+
+
+def read_playbook(text: str, where: str) -> Playbook:
+    """Parse one playbook. Raises `InvalidInputError` with line and column, or with field, value and rule."""
+    try:
+        data: object = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InvalidInputError(f"{where}{place}: is no valid YAML: {error.problem}", field=where) from error
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"{where}: is no valid YAML: {error}", field=where) from error
+    if not isinstance(data, dict):
+        raise InvalidInputError(f"{where}: a playbook is a mapping", field=where)
+    try:
+        limits = _LIMITS.validate_json(json.dumps(data.get("limits") or {}))
+        playbook = Playbook.model_validate_json(json.dumps(data), context=limits_context(limits))
+    except ValidationError as error:
+        raise explain(error, Playbook, where) from error
+    except TypeError as error:
+        raise InvalidInputError(f"{where}: holds what JSON cannot say: {error}", field=where) from error
+    return playbook

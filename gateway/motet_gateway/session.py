@@ -1,0 +1,189 @@
+"""The bus that a command works on: a running one, or an embedded server for as long as the command lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from motet_bus import Client, Role, Submission, open_client
+from motet_bus.embedded import EmbeddedServer, start_embedded
+from motet_bus.store_lock import StoreLockedError
+from motet_bus.supervisor import ProcessSpec, Supervisor
+from motet_gateway.config import Settings
+from motet_gateway.documents import is_over
+from motet_gateway.store import (
+    Discovery,
+    bus_on,
+    discovery_of,
+    find_running,
+    remove_discovery,
+    store_path,
+    write_discovery,
+)
+from motet_gateway.taskfile import LoadedTask
+from motet_gateway.terminal import note
+from motet_schemas import BusUnavailableError, Conversation
+
+EXECUTORS: Final = 2
+_STORE_PATIENCE_S: Final = 900.0
+_STORE_POLL_S: Final = 0.1
+_SERVER_RESTARTS: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the bus is. `served` says that agents of somebody else's keep running there.
+
+    `embedded` is the server, when it is ours; `discovery` what its owner says of itself, when it is another's.
+    """
+
+    url: str
+    store: Path
+    embedded: EmbeddedServer | None = None
+    discovery: Discovery | None = None
+
+    @property
+    def served(self) -> bool:
+        return self.discovery is not None and bool(self.discovery.agents)
+
+
+@asynccontextmanager
+async def any_place(settings: Settings) -> AsyncIterator[Place]:
+    """A bus to look at: the one that is named or runs on the store, else an embedded one, started for this command."""
+    store = store_path(settings.store, {})
+    if settings.nats_url:
+        yield Place(url=settings.nats_url, store=store)
+        return
+    async with bus_on(store) as bus:
+        yield Place(url=bus.nats_url, store=store, embedded=bus.embedded, discovery=bus.discovery)
+
+
+@asynccontextmanager
+async def running_place(settings: Settings, *, wanted_for: str) -> AsyncIterator[Place]:
+    """A bus that runs already. Raises `BusUnavailableError` when none is named and none runs on the store."""
+    store = store_path(settings.store, {})
+    if settings.nats_url:
+        yield Place(url=settings.nats_url, store=store)
+        return
+    found = await find_running(store)
+    if found is None:
+        raise BusUnavailableError(
+            f"no bus runs on the store {store}, and {wanted_for} needs one: start it with `motet up`, or name a server "
+            "with --nats-url or MOTET_NATS_URL"
+        )
+    yield Place(url=found.nats_url, store=store, discovery=found)
+
+
+@asynccontextmanager
+async def working_place(settings: Settings) -> AsyncIterator[Place]:
+    """A bus to work on: the one that is named, one that `motet up` serves, else an embedded one of our own.
+
+    Somebody else who works on the store without serving it (`motet run`) is waited for, 900 s at most; then
+    `StoreLockedError` is raised.
+    """
+    store = store_path(settings.store, {})
+    if settings.nats_url:
+        yield Place(url=settings.nats_url, store=store)
+        return
+    found = await _served_or_free(store)
+    if isinstance(found, Discovery):
+        yield Place(url=found.nats_url, store=store, discovery=found)
+        return
+    async with found:
+        announce(found)
+        try:
+            yield Place(url=found.url, store=store, embedded=found)
+        finally:
+            remove_discovery(store, os.getpid())
+
+
+async def _served_or_free(store: Path) -> Discovery | EmbeddedServer:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _STORE_PATIENCE_S
+    told = False
+    while True:
+        running = await find_running(store)
+        if running is not None and running.agents:
+            return running
+        try:
+            return await start_embedded(store)
+        except StoreLockedError as error:
+            if clock() >= deadline:
+                raise
+            if not told:
+                who = f"process {error.pid}" if error.pid else "another process"
+                note(f"motet: {who} uses the store {store}; waiting until it ends")
+                told = True
+        await asyncio.sleep(_STORE_POLL_S)
+
+
+def announce(server: EmbeddedServer, agents: Discovery | None = None) -> None:
+    """Let other commands find the embedded server."""
+    served = agents.agents if agents else ()
+    write_discovery(server.store, discovery_of(server, started=datetime.now(UTC), agents=served))
+
+
+async def keep_alive(server: EmbeddedServer) -> None:
+    """Start the embedded server again when it dies; clients reconnect. Raises `BusUnavailableError` at the fourth time."""
+    for _ in range(_SERVER_RESTARTS):
+        status = await server.wait()
+        note(f"motet: nats-server ended with status {status}; starting it again")
+        await server.start()
+    status = await server.wait()
+    raise BusUnavailableError(
+        f"nats-server died {_SERVER_RESTARTS + 1} times (last status {status}); its log is {server.log_path}"
+    )
+
+
+@asynccontextmanager
+async def connected(settings: Settings, place: Place, *, by: str = "cli", role: Role = "client") -> AsyncIterator[Client]:
+    """A client on the bus at `place`. Raises what `open_client` raises."""
+    options = settings.connect_options(place.url, f"motet-{by}")
+    async with open_client(options, namespace=settings.namespace, by=by, role=role) as client:
+        yield client
+
+
+def crew(settings: Settings, place: Place, executors: int = EXECUTORS) -> list[ProcessSpec]:
+    """Return the built-in agents, each as a process of its own. Secrets travel in the environment only."""
+    environment = settings.environment(place.url, os.environ)
+    roles = ["orchestrator", "planner", *["executor"] * executors, "verifier"]
+    counted: dict[str, int] = {}
+    specs: list[ProcessSpec] = []
+    for role in roles:
+        counted[role] = counted.get(role, 0) + 1
+        name = role if roles.count(role) == 1 else f"{role}-{counted[role]}"
+        # -P: a file of the working directory called `random.py` must not stand in for Python's own.
+        argv = [sys.executable, "-P", "-m", "motet_gateway.agent_process", f"motet_agents.{role}:agent"]
+        specs.append(ProcessSpec(name=name, argv=argv, env=environment))
+    return specs
+
+
+def supervisor_at(place: Place) -> Supervisor:
+    """Return a supervisor whose children log to `logs/` in the store."""
+    place.store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Supervisor(log_dir=place.store / "logs")
+
+
+async def submit(client: Client, loaded: LoadedTask) -> Submission:
+    """Store the large documents of a task, then submit it. Raises as `Client.submit`."""
+    for name in loaded.task.references:
+        document = loaded.documents[name]
+        await client.put_document(document.data, document.media_type)
+    return await client.submit(loaded.task, loaded.conversation)
+
+
+async def follow(client: Client, conversation: str, on_state: Callable[[Conversation], None]) -> Conversation:
+    """Tell `on_state` of every change until the conversation has ended or waits for a human; return it then."""
+    async with aclosing(client.watch(conversation)) as states:
+        async for state in states:
+            on_state(state)
+            if is_over(state):
+                return state
+    raise BusUnavailableError(f"conversation {conversation} could not be followed any more; try `motet watch` again")

@@ -1,0 +1,53 @@
+"""Standard output carries results, standard error the rest; what others wrote cannot command the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_WIDE: Final = 160
+
+
+def printable(text: str) -> str:
+    """Return `text` with control and direction characters shown instead of sent; tabs and line feeds stay."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, limit: int = 100) -> str:
+    """Return `text` on one line, cut to `limit` characters."""
+    flat = " ".join(printable(text).split())
+    return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
+
+
+def console(file: TextIO) -> Console:
+    """Return a console that prints what it is given, markup left alone; wide when nobody watches."""
+    from rich.console import Console
+
+    terminal = file.isatty()
+    return Console(
+        file=file, markup=False, highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else _WIDE
+    )
+
+
+def print_result(content: RenderableType) -> None:
+    """Print a result for people on standard output."""
+    console(sys.stdout).print(content)
+
+
+def print_json(document: Any, *, compact: bool = False) -> None:
+    """Print the one JSON document of a command on standard output; `compact` on one line."""
+    text = json.dumps(document, ensure_ascii=False, indent=None if compact else 2)
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Tell the user something that is no result."""
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
