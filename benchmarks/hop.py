@@ -18,14 +18,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.embedded import start_embedded
 from motet_bus.link import Link
 from motet_bus.pull import Puller
 from motet_bus.topology import ConsumerSpec, ensure_consumer
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 IN_FLIGHT: Final = 100
 HOPS: Final = 5_000

@@ -6,10 +6,10 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_schemas.subjects import Namespace
-
 from tests.bus.servers import NatsServer
 
 

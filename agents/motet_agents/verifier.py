@@ -26,11 +26,10 @@ async def verify(event: StepExecuted, context: Context) -> None:
     subject = context.subject
     if event.executor == context.instance:
         raise TransientError(f"{subject}: {context.instance} did this work itself; another verifier must look")
-    state = await context.load()
-    attempt = state.attempt(subject.step, subject.number)
-    if attempt is None or attempt.ready is None:
+    handoff = await context.handoff()
+    if handoff is None:
         raise PermanentError(f"{subject}: nobody handed this step out, so there is no contract to verify it by")
-    step = attempt.ready.step
+    step = handoff.step
     gates = await run_gates(step, await _materialized(step.manifest, context), event)
     passed = all(gate.passed for gate in gates)
     result = VerificationResult(

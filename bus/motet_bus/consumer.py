@@ -23,7 +23,7 @@ from motet_bus.delivery import Delivery
 from motet_bus.journal import STREAM
 from motet_bus.pull import Puller
 from motet_bus.topology import ConsumerSpec, ensure_consumer
-from motet_schemas import Event, Failure, InvalidInputError, MotetError, Unreadable
+from motet_schemas import BusUnavailableError, Event, Failure, InvalidInputError, MotetError, Unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -189,7 +189,9 @@ class Consumer:
 
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
         failure = failure_of(error)
-        if failure.retryable and delivery.deliveries < self.settings.max_tries:
+        # A bus that does not answer is no fault of the message: it counts towards no limit.
+        tries_left = isinstance(error, BusUnavailableError) or delivery.deliveries < self.settings.max_tries
+        if failure.retryable and tries_left:
             delay_s = failure.retry_after_s or backoff_s(delivery.deliveries - 1, _RETRY_FIRST_S, _RETRY_LONGEST_S)
             log.warning(
                 "consumer.retry",

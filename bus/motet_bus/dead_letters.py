@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _NO_CONVERSATION: Final = "none"
 _STACK: Final = 8_000
 _MESSAGE: Final = 4_000
+_LONGEST_HINT_S: Final = 86_400.0
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -39,6 +40,7 @@ def failure_of(error: BaseException) -> Failure:
     """
     if isinstance(error, MotetError):
         code, retryable, after_s = error.code, error.retryable, error.retry_after_s
+        after_s = None if after_s is None else min(max(after_s, 0.0), _LONGEST_HINT_S)
     else:
         code, retryable, after_s = "exception", True, None
     message = str(error) or type(error).__name__

@@ -20,6 +20,7 @@ from motet_schemas import (
     Fact,
     Handled,
     Reference,
+    StepReady,
     Subject,
     decode_output,
 )
@@ -78,6 +79,16 @@ class Context:
     async def fetch(self, reference: Reference) -> bytes:
         """Return a body from the object store. Raises `NotFoundError` when it is not there."""
         return await self._bus.objects.get(reference)
+
+    async def handoff(self) -> StepReady | None:
+        """Return the handoff of the attempt that this event is about, None when nobody readable handed it out.
+
+        Only for `step.…` and `verify.…` events; costs one read, however long the conversation is.
+        """
+        subject = self.subject
+        filter_ = f"step.ready.{subject.conversation}.{subject.step}.{subject.number}.*"
+        handed_out = await self._bus.journal.read_last(filter_)
+        return handed_out.data if handed_out is not None and isinstance(handed_out.data, StepReady) else None
 
     def emit(self, kind: str, *detail: str | int, data: EventData, conversation: str | None = None) -> None:
         """Have a fact recorded when the handler returns; nothing is recorded when it raises.

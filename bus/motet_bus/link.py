@@ -58,7 +58,8 @@ class Subscription:
     async def drain(self, *, timeout_s: float = 1.0) -> None:
         """Take nothing new, handle what the server has sent, then end; `unsubscribe` after `timeout_s` seconds."""
         try:
-            await asyncio.wait_for(self._inner.drain(), timeout_s)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(timeout_s):
+                await self._inner.drain()  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError):
             await self.unsubscribe()
 
@@ -268,8 +269,9 @@ class Link:
 
     async def on_disconnected(self) -> None:
         """For nats-py: answers to what was sent over the lost connection will not come."""
-        if not self._closing:
-            log.warning("link.disconnected", server=self.server_version)
+        if self._closing:
+            return
+        log.warning("link.disconnected", server=self.server_version)
         self._inbox.fail("the connection was lost before the answer came; try again", unsent_too=False)
 
     async def on_reconnected(self) -> None:

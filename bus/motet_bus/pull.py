@@ -201,9 +201,10 @@ class Puller:
     # Asking
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK_S)
+                async with asyncio.timeout(_TICK_S):
+                    await self._wake.wait()
             self._wake.clear()
             if self._link.closed:
                 raise BusUnavailableError(f"the connection that {self._durable} was pulled over was closed")
@@ -282,7 +283,7 @@ class Puller:
     # How it ends
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
+        if task.cancelled() or self._stopping:
             self._handover.fail(ClosedError(f"the puller of {self._durable} was stopped"))
             return
         error = task.exception()

@@ -40,9 +40,9 @@ class PullLedger:
             return
         if left > known:
             self._charge(left - known)
-        elif (surplus := known - left) and self._pulls:
-            next(iter(self._pulls.values())).left += surplus
-            self.asked += surplus
+        elif pull is not None and (mistaken := known - left):
+            self._pulls[f"{pull_id} taken by others"] = _Pull(mistaken, pull.expires_at)
+            self.asked += mistaken
 
     def expire(self, now: float) -> None:
         """Forget pulls whose time is long over."""

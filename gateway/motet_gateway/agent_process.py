@@ -1,7 +1,7 @@
 """Runs one agent in this process: `python -m motet_gateway.agent_process MODULE:OBJECT`.
 
 Lean on purpose: a command that starts five of these wants its first result within seconds. Configured by the
-environment (`MOTET_*`); prints one JSON line when ready; ends on SIGTERM, SIGINT, or with the supervisor that started it.
+environment (`MOTET_*`); prints one JSON line when ready; ends on SIGTERM, SIGINT, or with its supervisor.
 """
 
 from __future__ import annotations
@@ -67,10 +67,21 @@ async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    watch_parent(lambda: loop.call_soon_threadsafe(stop.set))
+
+    def stop_soon() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    watch_parent(stop_soon)
     agent = load_agent(target)
     options = settings.connect_options(url, agent.name)
-    await run_agent(agent, options, stop=stop, namespace=settings.namespace, on_ready=on_ready)
+    await run_agent(
+        agent,
+        options,
+        stop=stop,
+        namespace=settings.namespace,
+        settings={"playbooks": os.pathsep.join(map(str, settings.playbooks))},
+        on_ready=on_ready,
+    )
 
 
 def print_ready(card: AgentCard) -> None:
@@ -100,6 +111,9 @@ def main() -> int:
         return exits.exit_status(error)
     except KeyboardInterrupt:
         return exits.SIGNALLED + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 - the last resort of a process: what happened is kept and named
+        sys.stderr.write(f"motet: {type(error).__name__}: {error} (details in {exits.save_traceback(error)})\n")
+        return exits.FAILED
     return exits.COMPLETED
 
 

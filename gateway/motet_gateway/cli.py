@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], *, as_json: bool) -> int:
     import typer
+    import typer.main
     from motet_gateway.app import build_app
 
     try:
@@ -43,7 +44,7 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         return exits.SIGNALLED + signal.SIGINT
     except (KeyboardInterrupt, BrokenPipeError, exits.Interrupted):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: a stack trace never meets a user
         return _failed(error, as_json=as_json)
     return result if isinstance(result, int) else exits.COMPLETED
 

@@ -107,6 +107,14 @@ def load_settings(
     return settings
 
 
+def settings_from(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of the environment alone, for child processes. Raises `InvalidInputError`."""
+    try:
+        return Settings.model_validate(_from_environment(environ))
+    except ValidationError as error:
+        raise explain(error, Settings, "the environment") from error
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in Settings.model_fields:

@@ -71,18 +71,18 @@ def run_document(state: Conversation) -> dict[str, Any]:
         },
         "steps": [_picked(step, _STEP_KEYS) for step in report.steps],
         "usage": _picked(report.usage, ("tokens", "cost_usd", "attempts", "elapsed_ms")),
-        "escalations": [question_document(question) for _, question in sorted(state.questions.items())],
+        "escalations": [question_document(state, question) for _, question in sorted(state.questions.items())],
     }
 
 
-def question_document(question: Question) -> dict[str, Any]:
-    """Return one question and what came of it. `status` is open, answered, timed_out or broken."""
+def question_document(state: Conversation, question: Question) -> dict[str, Any]:
+    """Return one question and what came of it. `status` is open, answered, timed_out, broken or moot."""
     raised, answer = question.raised, question.answer
     answered = answer if isinstance(answer, EscalateAnswered) else None
     if question.broken:
         status = "broken"
     elif answer is None:
-        status = "open"
+        status = "open" if any(one.number == question.number for one in open_questions(state)) else "moot"
     else:
         status = "answered" if answered else "timed_out"
     asked: dict[str, Any] = {} if raised is None else json.loads(raised.model_dump_json())

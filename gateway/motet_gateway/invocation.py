@@ -80,7 +80,7 @@ class Invocation:
 
     @cached_property
     def settings(self) -> Settings:
-        """Flags over environment over `motet.yaml`; logs follow them from the first look on. Raises `InvalidInputError`."""
+        """Flags over environment over `motet.yaml`; logs follow them from now on. Raises `InvalidInputError`."""
         from motet_gateway.config import load_settings
         from motet_gateway.logs import set_up_logs
 
@@ -91,9 +91,7 @@ class Invocation:
 
 def command(
     app: typer.Typer, name: str, *, panel: str
-) -> Callable[
-    [Callable[Concatenate[Invocation, Parameters], int]], Callable[Concatenate[Invocation, Parameters], int]
-]:
+) -> Callable[[Callable[Concatenate[Invocation, Parameters], int]], Callable[Concatenate[Invocation, Parameters], int]]:
     """Register a function as `motet <name>`. It gets an `Invocation` first and returns the exit status."""
 
     def register(

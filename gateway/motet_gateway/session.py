@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from motet_bus import Client, Role, Submission, open_client
 from motet_bus.embedded import EmbeddedServer, start_embedded
 from motet_bus.store_lock import StoreLockedError
-from motet_bus.supervisor import ProcessSpec, Supervisor
+from motet_bus.supervisor import Child, ProcessSpec, Supervisor
 from motet_gateway.config import Settings
 from motet_gateway.documents import is_over
+from motet_gateway.lifecycle import first_of
+from motet_gateway.progress import showing_progress
 from motet_gateway.store import (
     Discovery,
+    RunningAgent,
     bus_on,
     discovery_of,
     find_running,
@@ -29,12 +32,13 @@ from motet_gateway.store import (
 )
 from motet_gateway.taskfile import LoadedTask
 from motet_gateway.terminal import note
-from motet_schemas import BusUnavailableError, Conversation
+from motet_schemas import BusUnavailableError, Conversation, InvalidInputError, NotFoundError
 
 EXECUTORS: Final = 2
 _STORE_PATIENCE_S: Final = 900.0
 _STORE_POLL_S: Final = 0.1
 _SERVER_RESTARTS: Final = 3
+_PLACES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class Place:
 
 
 @asynccontextmanager
-async def any_place(settings: Settings) -> AsyncIterator[Place]:
+async def any_place(settings: Settings) -> AsyncGenerator[Place]:
     """A bus to look at: the one that is named or runs on the store, else an embedded one, started for this command."""
     store = store_path(settings.store, {})
     if settings.nats_url:
@@ -66,7 +70,7 @@ async def any_place(settings: Settings) -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def running_place(settings: Settings, *, wanted_for: str) -> AsyncIterator[Place]:
+async def running_place(settings: Settings, *, wanted_for: str) -> AsyncGenerator[Place]:
     """A bus that runs already. Raises `BusUnavailableError` when none is named and none runs on the store."""
     store = store_path(settings.store, {})
     if settings.nats_url:
@@ -82,7 +86,7 @@ async def running_place(settings: Settings, *, wanted_for: str) -> AsyncIterator
 
 
 @asynccontextmanager
-async def working_place(settings: Settings) -> AsyncIterator[Place]:
+async def working_place(settings: Settings) -> AsyncGenerator[Place]:
     """A bus to work on: the one that is named, one that `motet up` serves, else an embedded one of our own.
 
     Somebody else who works on the store without serving it (`motet run`) is waited for, 900 s at most; then
@@ -124,14 +128,13 @@ async def _served_or_free(store: Path) -> Discovery | EmbeddedServer:
         await asyncio.sleep(_STORE_POLL_S)
 
 
-def announce(server: EmbeddedServer, agents: Discovery | None = None) -> None:
-    """Let other commands find the embedded server."""
-    served = agents.agents if agents else ()
-    write_discovery(server.store, discovery_of(server, started=datetime.now(UTC), agents=served))
+def announce(server: EmbeddedServer, agents: tuple[RunningAgent, ...] = ()) -> None:
+    """Let other commands find the embedded server, and the agents that will go on serving it, if any."""
+    write_discovery(server.store, discovery_of(server, started=datetime.now(UTC), agents=agents))
 
 
 async def keep_alive(server: EmbeddedServer) -> None:
-    """Start the embedded server again when it dies; clients reconnect. Raises `BusUnavailableError` at the fourth time."""
+    """Start the embedded server again when it dies; clients reconnect. Raises `BusUnavailableError` the fourth time."""
     for _ in range(_SERVER_RESTARTS):
         status = await server.wait()
         note(f"motet: nats-server ended with status {status}; starting it again")
@@ -143,14 +146,72 @@ async def keep_alive(server: EmbeddedServer) -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings, place: Place, *, by: str = "cli", role: Role = "client") -> AsyncIterator[Client]:
+async def connected(
+    settings: Settings, place: Place, *, by: str = "cli", role: Role = "client"
+) -> AsyncGenerator[Client]:
     """A client on the bus at `place`. Raises what `open_client` raises."""
     options = settings.connect_options(place.url, f"motet-{by}")
     async with open_client(options, namespace=settings.namespace, by=by, role=role) as client:
         yield client
 
 
-def crew(settings: Settings, place: Place, executors: int = EXECUTORS) -> list[ProcessSpec]:
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The agents that this process runs."""
+
+    supervisor: Supervisor
+    starting: asyncio.Task[tuple[Child, ...]]
+
+    async def ready(self) -> tuple[Child, ...]:
+        """Wait until every agent is ready; return them. Raises `ChildGaveUpError` when one cannot be started."""
+        return await asyncio.shield(self.starting)
+
+    async def stay(self) -> None:
+        """Stay until an agent has to be given up, and raise that `ChildGaveUpError`."""
+        await self.ready()
+        await self.supervisor.wait()
+
+
+async def with_crew(
+    settings: Settings,
+    place: Place,
+    work: Callable[[Crew | None], Coroutine[Any, Any, None]],
+    *,
+    executors: int = EXECUTORS,
+) -> None:
+    """Run `work` while agents serve the place: ours, or somebody else's (then there is no crew). Stop ours after it.
+
+    Raises what `work` raises, `ChildGaveUpError` when an agent is hopeless, `BusUnavailableError` when our server is.
+    """
+    if place.served:
+        await work(None)
+        return
+    async with Supervisor(log_dir=_log_directory(place.store)) as supervisor:
+        crew = Crew(supervisor, asyncio.create_task(supervisor.start(_agents(settings, place, executors))))
+        chores = [crew.stay(), work(crew)]
+        if place.embedded is not None:
+            chores.append(keep_alive(place.embedded))
+        try:
+            await first_of(*chores)
+        finally:
+            crew.starting.cancel()
+            await asyncio.gather(crew.starting, return_exceptions=True)
+
+
+def _log_directory(store: Path) -> Path:
+    """Return where the agents' output goes. Raises `InvalidInputError` when it cannot be made."""
+    logs = store / "logs"
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"store: cannot use {logs}: {error.strerror}; name another with --store", field="store", value=str(store)
+        ) from error
+    return logs
+
+
+def _agents(settings: Settings, place: Place, executors: int) -> list[ProcessSpec]:
     """Return the built-in agents, each as a process of its own. Secrets travel in the environment only."""
     environment = settings.environment(place.url, os.environ)
     roles = ["orchestrator", "planner", *["executor"] * executors, "verifier"]
@@ -165,12 +226,6 @@ def crew(settings: Settings, place: Place, executors: int = EXECUTORS) -> list[P
     return specs
 
 
-def supervisor_at(place: Place) -> Supervisor:
-    """Return a supervisor whose children log to `logs/` in the store."""
-    place.store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Supervisor(log_dir=place.store / "logs")
-
-
 async def submit(client: Client, loaded: LoadedTask) -> Submission:
     """Store the large documents of a task, then submit it. Raises as `Client.submit`."""
     for name in loaded.task.references:
@@ -179,9 +234,84 @@ async def submit(client: Client, loaded: LoadedTask) -> Submission:
     return await client.submit(loaded.task, loaded.conversation)
 
 
+async def carry_through(
+    settings: Settings,
+    conversation: str,
+    act: Callable[[Client], Coroutine[Any, Any, None]],
+    *,
+    role: Role = "client",
+    quiet: bool = False,
+) -> tuple[Conversation, str | None]:
+    """Do `act` once, then see to it that the conversation goes on until it is over; return it, and its draft.
+
+    On a bus that is ours the agents run for that long. One that goes away meanwhile is looked for again, twice.
+    Raises what `act` raises, and `BusUnavailableError`.
+    """
+    acted = False
+    for attempt in range(_PLACES):
+        try:
+            async with any_place(settings) as place, connected(settings, place, role=role) as client:
+                if not acted:
+                    await act(client)
+                    acted = True
+                state = await _seen_through(settings, place, client, conversation, quiet=quiet)
+                return state, await draft_of(client, state)
+        except BusUnavailableError:
+            if not acted or attempt == _PLACES - 1:
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
+async def _seen_through(
+    settings: Settings, place: Place, client: Client, conversation: str, *, quiet: bool
+) -> Conversation:
+    if place.embedded is None:
+        await warn_if_unserved(client)
+        return await follow_shown(client, conversation, quiet=quiet)
+    finished: list[Conversation] = []
+
+    async def work(_: Crew | None) -> None:
+        finished.append(await follow_shown(client, conversation, quiet=quiet))
+
+    announce(place.embedded)
+    try:
+        await with_crew(settings, place, work)
+    finally:
+        remove_discovery(place.store, os.getpid())
+    return finished[0]
+
+
+async def warn_if_unserved(client: Client) -> None:
+    """Say so when no orchestrator answers: then nothing will happen until one runs."""
+    if not any(card.role == "orchestrator" for card in await client.roll_call()):
+        note("motet: no orchestrator answers on this bus, so nothing goes on until one runs (`motet up`); waiting")
+
+
+async def follow_shown(client: Client, conversation: str, *, quiet: bool) -> Conversation:
+    """Follow a conversation until it has ended or waits for a human, with progress on standard error."""
+    with showing_progress(quiet=quiet) as watcher:
+        return await follow(client, conversation, watcher)
+
+
+async def draft_of(client: Client, state: Conversation) -> str | None:
+    """Return the draft of a conversation's task as text, wherever it is kept; None when it has none."""
+    if state.task is None:
+        return None
+    inline, reference = state.task.input.get("draft"), state.task.references.get("draft")
+    if isinstance(inline, str):
+        return inline
+    if reference is None:
+        return None
+    try:
+        return (await client.get_document(reference)).decode("utf-8", errors="replace")
+    except NotFoundError:  # removed from the object store: the report still has offsets
+        return None
+
+
 async def follow(client: Client, conversation: str, on_state: Callable[[Conversation], None]) -> Conversation:
     """Tell `on_state` of every change until the conversation has ended or waits for a human; return it then."""
-    async with aclosing(client.watch(conversation)) as states:
+    watching = cast("AsyncGenerator[Conversation]", client.watch(conversation))
+    async with aclosing(watching) as states:
         async for state in states:
             on_state(state)
             if is_over(state):

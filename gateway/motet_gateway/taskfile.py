@@ -9,18 +9,24 @@ import difflib
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import ValidationError
 
+if TYPE_CHECKING:
+    from motet_agents.playbooks import Playbook
+    from motet_schemas.plan import Plan
+
 from motet_agents.qa.documents import MAX_BYTES, document_of, read_document
 from motet_gateway.strict_yaml import read_bytes, read_mapping, read_structured
+from motet_schemas.budget import ANY_LIMITS, limits_context
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.ids import check_token
 from motet_schemas.task import Reference, Task
-from motet_schemas.validation import explain, shown, unknown_field
+from motet_schemas.validation import explain, nearest, shown, unknown_field
 
 INLINE_BYTES: Final = 8 * 1024
 DRAFT: Final = "draft"
@@ -82,6 +88,24 @@ def load_task(path: Path) -> LoadedTask:
     }
     task = _validated({**fields, "input": inputs, "references": references}, where)
     return LoadedTask(conversation=_conversation(content, task, where), task=task, documents=documents)
+
+
+def check_task(loaded: LoadedTask, playbooks: Mapping[str, Playbook], where: str) -> Plan:
+    """Return the plan that the task's playbook makes of it, as the planner will.
+
+    Raises `InvalidInputError` for an unknown kind and for whatever the playbook refuses; `where` opens the message.
+    """
+    kind = loaded.task.kind
+    playbook = playbooks.get(kind)
+    if playbook is None:
+        like = nearest(kind, list(playbooks))
+        hint = f", did you mean {like!r}?" if like else "."
+        rule = f"there is no playbook {kind!r}{hint} Known here: {', '.join(sorted(playbooks))}"
+        raise InvalidInputError(f"{where}: kind: {rule}", field="kind", value=kind, rule=rule)
+    try:
+        return playbook.make_plan(loaded.task)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}", field=error.field, value=error.value, rule=error.rule) from error
 
 
 def _read_input(given: object, path: Path) -> tuple[dict[str, Any], dict[str, Document]]:
@@ -151,7 +175,8 @@ def _read_document(inputs: dict[str, Any], path: Path, media_type: str | None) -
 
 def _validated(fields: dict[str, Any], where: str) -> Task:
     try:
-        return Task.model_validate_json(json.dumps(fields, allow_nan=False))
+        # A budget's ranges are the playbook's to say: `check_task`.
+        return Task.model_validate_json(json.dumps(fields, allow_nan=False), context=limits_context(ANY_LIMITS))
     except ValidationError as error:
         raise explain(error, Task, where) from error
 

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import math
+from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 
-Json = JsonValue
-"""Anything that JSON can say."""
+DEEPEST: Final = 64
+"""How many levels of lists and objects a JSON value may have, so that what carries it can still be read."""
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    """Return `value` unless it holds what JSON cannot say (NaN, infinity) or is nested too deeply."""
+    level: list[JsonValue] = [value]
+    for _ in range(DEEPEST + 1):
+        inner: list[JsonValue] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner.extend(one.values())
+            elif isinstance(one, list):
+                inner.extend(one)
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{one} is no number that JSON can say")
+        if not inner:
+            return value
+        level = inner
+    raise ValueError(f"nested more than {DEEPEST} levels deep")
+
+
+Json = Annotated[JsonValue, AfterValidator(_plain)]
+"""Anything that JSON can say: no NaN, no infinity, at most 64 levels deep."""
 
 
 class Contract(BaseModel):

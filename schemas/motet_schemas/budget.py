@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -10,7 +10,8 @@ from motet_schemas.base import Contract
 
 Bound = tuple[int, int]
 Confidence = Annotated[float, Field(ge=0, le=1)]
-Cost = Annotated[float, Field(ge=0)]
+Cost = Annotated[float, Field(ge=0, le=1e9)]
+Tokens = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class BudgetLimits(Contract):
@@ -64,12 +65,15 @@ class Budget(Contract):
         _check_ranges(self, info)
         return self
 
+    def evolve(self, **changes: object) -> Self:
+        """Return a copy with `changes`; the ranges were checked where the budget was read."""
+        return type(self).model_validate(dict(self) | changes, context=limits_context(ANY_LIMITS))
+
     def overridden(self, override: BudgetOverride | None) -> Budget:
         """Return this budget with what `override` sets; the ranges were checked where it was read."""
         if override is None:
             return self
-        changes = {name: value for name, value in override if value is not None}
-        return Budget.model_validate(dict(self) | changes, context=limits_context(ANY_LIMITS))
+        return self.evolve(**{name: value for name, value in override if value is not None})
 
 
 def _check_ranges(budget: Budget | BudgetOverride, info: ValidationInfo) -> None:
@@ -85,8 +89,8 @@ def _check_ranges(budget: Budget | BudgetOverride, info: ValidationInfo) -> None
 class Usage(Contract):
     """What something has used. Unknown is null, never zero."""
 
-    tokens_in: int | None = Field(default=None, ge=0, description="Prompt tokens.")
-    tokens_out: int | None = Field(default=None, ge=0, description="Completion tokens.")
+    tokens_in: Tokens | None = Field(default=None, description="Prompt tokens.")
+    tokens_out: Tokens | None = Field(default=None, description="Completion tokens.")
     cost_usd: Cost | None = Field(default=None, description="US dollars.")
 
     @property

@@ -48,7 +48,7 @@ class Attempt:
     ready: StepReady | None = None
     claim: Claim | None = None
     record: StepExecuted | None = None
-    executed_at: datetime | None = None
+    ended_at: datetime | None = None
     lost: StepExpired | None = None
     verification: VerificationResult | None = None
     letter: LetterDead | None = None

@@ -31,7 +31,7 @@ TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 NATS_MSG_ID: Final = "Nats-Msg-Id"
 
-_TYPE = re.compile(r"motet\.[a-z_.]+\.v([1-9][0-9]{0,3})")
+_TYPE = re.compile(r"motet\.[a-z_.]+\.v([1-9][0-9]{0,99})")
 _READING = limits_context(ANY_LIMITS)
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -128,7 +128,7 @@ def decode_output(output: Output) -> tuple[Subject, EventData | Unreadable]:
 def _read(subject: Subject, headers: Mapping[str, str], body: bytes) -> EventData | Unreadable:
     contract = EVENTS[subject.kind]
     version = _TYPE.fullmatch(headers.get(CE_TYPE, ""))
-    if version and int(version[1]) > contract.schema_version:
+    if version and (len(version[1]) > 9 or int(version[1]) > contract.schema_version):
         return Unreadable(
             f"{subject.kind} is written in version {version[1]}, this Motet reads up to {contract.schema_version}; "
             "upgrade this process"

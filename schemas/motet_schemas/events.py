@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from motet_schemas.base import Contract, Json
+from motet_schemas.base import Contract
 from motet_schemas.human import Escalation, HumanAnswer, Silence
 from motet_schemas.letters import LetterAct, LetterNotice
 from motet_schemas.plan import Plan, PlanRefusal, PlanRequest
@@ -159,7 +159,7 @@ class Output(Contract):
 
     subject: str = Field(max_length=500, description="Its subject, without namespace.")
     id: str = Field(min_length=8, max_length=64, description="Its `ce-id`, fixed here, so that it is known again.")
-    data: dict[str, Json] = Field(description="Its body.")
+    data: dict[str, JsonValue] = Field(description="Its body.")
 
 
 class Handled(Contract):

@@ -40,6 +40,7 @@ from motet_schemas.events import (
     VerifyFailed,
     VerifyPassed,
 )
+from motet_schemas.standing import open_questions
 from motet_schemas.subjects import Subject, parse
 
 ORCHESTRATOR: Final = "orchestrator"
@@ -86,6 +87,8 @@ def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
             continue
         if subject.family == "handled" or subject.conversation != state.id:
             continue
+        if state.ending is not None:
+            break
         before, state = state, _apply(state, subject, data, now)
         if state is not before:
             state = state.evolve(pending={**state.pending, output.subject: (output, event.seq)})
@@ -94,11 +97,22 @@ def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
 
 def _apply(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     rule = _RULES.get(subject.kind)
-    return state if rule is None else rule(state, subject, data, now)
+    if rule is None or _out_of_turn(state, subject):
+        return state
+    return rule(state, subject, data, now)
+
+
+def _out_of_turn(state: Conversation, subject: Subject) -> bool:
+    """Say whether a number is beyond the next one. Ours are contiguous, so only an outsider skips any."""
+    if subject.family in ("step", "verify"):
+        return subject.number > len(state.opened(subject.step)) + 1
+    if subject.family == "plan":
+        return subject.number > max(state.revisions, default=0) + 1
+    return subject.family == "escalate" and subject.number > max(state.questions, default=0) + 1
 
 
 def _count_waiting(state: Conversation, now: datetime) -> Conversation:
-    waiting = any(question.open for question in state.questions.values())
+    waiting = bool(open_questions(state))
     if waiting and state.waiting_since is None:
         return state.evolve(waiting_since=now)
     if not waiting and state.waiting_since is not None:
@@ -137,6 +151,8 @@ def _planned(state: Conversation, subject: Subject, data: Data, now: datetime) -
         changed = replace(revision, requested=asked)
     elif revision.answered:
         return state
+    elif revision.requested is None:
+        changed = replace(revision, refusal="nobody had asked for it")
     elif isinstance(data, PlanCreated) and _reused(state, data) is None:
         changed = replace(revision, plan=data, letter=None)
     else:
@@ -208,9 +224,9 @@ def _executed(state: Conversation, subject: Subject, data: Data, now: datetime) 
     if attempt.ended:
         return state
     if isinstance(data, StepExecuted):
-        return _with_attempt(state, replace(attempt, record=data, executed_at=now))
+        return _with_attempt(state, replace(attempt, record=data, ended_at=now))
     reason = data.reason if isinstance(data, Unreadable) else "unreadable"
-    return _with_attempt(state, replace(attempt, unreadable=reason, executed_at=now))
+    return _with_attempt(state, replace(attempt, unreadable=reason, ended_at=now))
 
 
 def _expired(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
@@ -218,17 +234,24 @@ def _expired(state: Conversation, subject: Subject, data: Data, now: datetime) -
     if attempt.ended:
         return state
     lost = data if isinstance(data, StepExpired) else StepExpired(reason="unreadable")
-    return _with_attempt(state, replace(attempt, lost=lost))
+    return _with_attempt(state, replace(attempt, lost=lost, ended_at=now))
 
 
 def _verified(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     attempt = _attempt(state, subject)
-    if attempt.verification is not None or attempt.record is None or attempt.unreadable:
+    if attempt.verification is not None or attempt.lost is not None or attempt.unreadable:
         return state
-    if isinstance(data, VerifyPassed | VerifyFailed) and data.verdict == subject.verb:
+    if attempt.record is None:
+        reason = "it was verified before it was executed"
+    elif isinstance(data, Unreadable):
+        reason = data.reason
+    elif not isinstance(data, VerifyPassed | VerifyFailed) or data.verdict != subject.verb:
+        reason = f"the verdict differs from its subject {subject}"
+    elif data.verifier == attempt.record.executor:
+        reason = f"{data.verifier} verified its own work"
+    else:
         return _with_attempt(state, replace(attempt, verification=data))
-    reason = data.reason if isinstance(data, Unreadable) else f"the verdict differs from its subject {subject}"
-    return _with_attempt(state, replace(attempt, unreadable=reason))
+    return _with_attempt(state, replace(attempt, unreadable=reason, ended_at=now))
 
 
 def _raised(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
@@ -244,7 +267,7 @@ def _answered(state: Conversation, subject: Subject, data: Data, now: datetime) 
     question = state.questions.get(subject.number)
     if question is None or question.raised is None or not question.open:
         return state
-    if isinstance(data, EscalateTimedOut):
+    if isinstance(data, EscalateTimedOut) and data.decision == question.raised.on_timeout:
         answered = replace(question, answer=data, answered_at=now)
     elif not isinstance(data, EscalateAnswered):
         answered = replace(question, broken="the answer does not parse", answered_at=now)
@@ -300,7 +323,8 @@ def _timer(state: Conversation, subject: Subject, data: Data, now: datetime) -> 
     if known is not None and (known.fired or not fired):
         return state
     at = data.at if isinstance(data, TimerSet | TimerFired) else None
-    alarm = Alarm(at=at if known is None else known.at, fired=fired)
+    # A schedule that does not parse will not fire, and its name is taken: it is spent.
+    alarm = Alarm(at=at if known is None else known.at, fired=fired or at is None)
     return state.evolve(alarms={**state.alarms, key: alarm})
 
 

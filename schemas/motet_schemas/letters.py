@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import AwareDatetime, Field
 
 from motet_schemas.base import Contract
-from motet_schemas.ids import Token
 from motet_schemas.task import Note, Reference
 from motet_schemas.work import Failure
 
@@ -13,7 +12,7 @@ from motet_schemas.work import Failure
 class LetterNotice(Contract):
     """Tells a conversation that one of its messages went to the dead letters."""
 
-    consumer: Token = Field(description="The consumer that gave up.")
+    consumer: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$", description="The consumer that gave up.")
     subject: str = Field(max_length=500, description="The message's subject.")
     sequence: int = Field(ge=1, description="The message's sequence in the stream.")
     deliveries: int = Field(ge=1, description="How often it was delivered.")

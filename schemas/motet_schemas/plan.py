@@ -133,7 +133,7 @@ class PlanRequest(Contract):
     reason: Note = Field(default="", description="Why a plan is wanted.")
     found: tuple[Note, ...] = Field(default=(), description="What is already known.")
     failed: tuple[Note, ...] = Field(default=(), description="What did not work.")
-    instructions: tuple[Note, ...] = Field(default=(), description="What a human asked for.")
+    instructions: tuple[Text, ...] = Field(default=(), description="What a human asked for.")
     keep: tuple[PlanStep, ...] = Field(default=(), description="Steps that are done and must stay as they are.")
 
 

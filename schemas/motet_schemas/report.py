@@ -37,8 +37,8 @@ class StepReport(Contract):
 class TotalUsage(Contract):
     """What the whole conversation used. Unknown is null, never zero."""
 
-    tokens: int | None = Field(description="Tokens in and out.")
-    cost_usd: float | None = Field(description="US dollars.")
+    tokens: int | None = Field(default=None, description="Tokens in and out.")
+    cost_usd: float | None = Field(default=None, description="US dollars.")
     attempts: int = Field(ge=0, description="Attempts of all steps together; a lost claim is none.")
     elapsed_ms: int = Field(ge=0, description="Milliseconds from submission to the end, human waits included.")
 

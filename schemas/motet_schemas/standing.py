@@ -13,6 +13,8 @@ from motet_schemas.human import Reason
 from motet_schemas.plan import PlanStep
 from motet_schemas.report import StepStatus
 
+_MOST_TOKENS: Final = 10**12
+_MOST_USD: Final = 1e9
 BUDGET_REASONS: Final = ("attempts_exhausted", "tokens_exhausted", "cost_exhausted", "time_exhausted")
 
 
@@ -31,8 +33,14 @@ class Problem:
 
 def judge(attempt: Attempt, step: PlanStep) -> Problem | Literal["open", "done"]:
     """Say whether an attempt is still open, done, or what is wrong with it."""
-    if attempt.letter is not None:
+    verdict = _judge_facts(attempt, step)
+    broke = attempt.record is not None and attempt.record.failure is not None
+    if attempt.letter is not None and (verdict == "open" or (verdict != "done" and broke)):
         return Problem(reason="dead_letter", detail=attempt.letter.failure.message, may_retry=False, may_replan=False)
+    return verdict
+
+
+def _judge_facts(attempt: Attempt, step: PlanStep) -> Problem | Literal["open", "done"]:
     if attempt.lost is not None:
         return Problem(reason="claims_lost", detail=f"the claim was lost: {attempt.lost.reason}", may_replan=False)
     if attempt.unreadable:
@@ -91,10 +99,26 @@ def answers(state: Conversation, step: str, attempt: int | None = None) -> list[
 
 
 def open_questions(state: Conversation) -> list[Question]:
-    """Return the questions that somebody may still answer, oldest first; none after the end."""
+    """Return the questions that somebody may still answer, oldest first; none after the end.
+
+    A question is moot, and neither waits nor times out, when what it is about was settled in another way.
+    """
     if state.ending is not None:
         return []
-    return [question for _, question in sorted(state.questions.items()) if question.open]
+    asked = [question for _, question in sorted(state.questions.items()) if question.open]
+    return [question for question in asked if not _is_moot(state, question)]
+
+
+def _is_moot(state: Conversation, question: Question) -> bool:
+    raised, plan = question.raised, state.plan
+    if raised is None or plan is None:
+        return False
+    if raised.reason == "plan_rejected":
+        return True
+    if raised.step is None:
+        return False
+    step = plan.step(raised.step)
+    return step is None or is_done(state, step)
 
 
 def accepted(state: Conversation, step: str) -> Question | None:
@@ -135,15 +159,7 @@ def attempts_made(state: Conversation, steps: Iterable[str] | None = None) -> in
 
 def usage(state: Conversation) -> Usage:
     """Add up what plans, attempts and verifications used. Unknown makes the sum unknown."""
-    parts: list[Usage] = []
-    for revision in state.revisions.values():
-        parts += [revision.plan.usage] if revision.plan else []
-        parts += [revision.refusal_usage] if revision.refusal_usage else []
-    for attempts in state.attempts.values():
-        for attempt in attempts:
-            parts += [attempt.record.usage] if attempt.record else []
-            parts += [attempt.verification.usage] if attempt.verification else []
-    return total_usage(parts)
+    return total_usage(_usages(state))
 
 
 def total_usage(parts: list[Usage]) -> Usage:
@@ -152,23 +168,37 @@ def total_usage(parts: list[Usage]) -> Usage:
     tokens_out = [part.tokens_out for part in parts]
     costs = [part.cost_usd for part in parts]
     return Usage(
-        tokens_in=None if None in tokens_in else sum(n for n in tokens_in if n is not None),
-        tokens_out=None if None in tokens_out else sum(n for n in tokens_out if n is not None),
-        cost_usd=None if None in costs else round(sum(c for c in costs if c is not None), 9),
+        tokens_in=None if None in tokens_in else min(_MOST_TOKENS, _sum(tokens_in)),
+        tokens_out=None if None in tokens_out else min(_MOST_TOKENS, _sum(tokens_out)),
+        cost_usd=None if None in costs else _dollars(costs),
     )
 
 
-def tokens_known(state: Conversation) -> int:
-    """Add up the tokens that are known, for budgets: what is unknown cannot be held against one."""
-    total = 0
+def known_usage(state: Conversation) -> tuple[int, float]:
+    """Add up the tokens and US dollars that are known, for budgets: what is unknown cannot be held against one."""
+    parts = _usages(state)
+    tokens = sum((part.tokens_in or 0) + (part.tokens_out or 0) for part in parts)
+    return min(_MOST_TOKENS, tokens), _dollars([part.cost_usd for part in parts])
+
+
+def _usages(state: Conversation) -> list[Usage]:
+    parts: list[Usage] = []
     for revision in state.revisions.values():
-        total += revision.plan.usage.tokens or 0 if revision.plan else 0
-        total += revision.refusal_usage.tokens or 0 if revision.refusal_usage else 0
+        parts += [revision.plan.usage] if revision.plan else []
+        parts += [revision.refusal_usage] if revision.refusal_usage else []
     for attempts in state.attempts.values():
         for attempt in attempts:
-            total += attempt.record.usage.tokens or 0 if attempt.record else 0
-            total += attempt.verification.usage.tokens or 0 if attempt.verification else 0
-    return total
+            parts += [attempt.record.usage] if attempt.record else []
+            parts += [attempt.verification.usage] if attempt.verification else []
+    return parts
+
+
+def _sum(numbers: list[int | None]) -> int:
+    return sum(number for number in numbers if number is not None)
+
+
+def _dollars(costs: list[float | None]) -> float:
+    return min(_MOST_USD, round(sum(cost for cost in costs if cost is not None), 9))
 
 
 def budget_of(state: Conversation) -> Budget:

@@ -36,13 +36,15 @@ KINDS: Final[dict[str, int | tuple[int, int]]] = {
     "letter.dead": 1,
     "letter.retried": 1,
     "letter.discarded": 1,
-    "timer.set": (1, 3),
-    "timer.fired": (1, 3),
+    "timer.set": (1, 4),
+    "timer.fired": (1, 4),
 }
 """Every kind of event and how many details follow its conversation. `handled.<consumer>` (one detail) joins them."""
 
 FAMILIES: Final = ("task", "plan", "step", "verify", "escalate", "letter", "timer", "handled")
 _RESERVED: Final = frozenset({*FAMILIES, "dead", "signal"})
+LONGEST_CONSUMER: Final = 128
+_CONSUMER: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -106,7 +108,7 @@ def parse(text: str) -> Subject:
 
 def _checked(family: str, verb: str, conversation: str, detail: tuple[str, ...]) -> Subject:
     if family == "handled":
-        check_token(verb, "consumer")
+        _check_consumer(verb)
         allowed: int | tuple[int, int] = 1
     elif (known := KINDS.get(f"{family}.{verb}")) is None:
         raise InvalidInputError(
@@ -126,9 +128,24 @@ def _checked(family: str, verb: str, conversation: str, detail: tuple[str, ...])
             value=".".join(detail),
         )
     for token in detail:
-        check_token(token, f"{family}.{verb}")
+        if family == "letter":
+            _check_consumer(token)
+        else:
+            check_token(token, f"{family}.{verb}")
     _check_number(family, verb, detail)
     return Subject(family, verb, conversation, detail)
+
+
+def _check_consumer(token: str) -> None:
+    """Consumers are named after capabilities and agents, and letters after consumers, so they may be longer."""
+    if len(token) > LONGEST_CONSUMER or not _CONSUMER.fullmatch(token):
+        raise InvalidInputError(
+            f"consumer: {token[:80]!r} cannot be part of a subject; "
+            f"use 1 to {LONGEST_CONSUMER} letters, digits, '_' or '-'",
+            field="consumer",
+            value=token,
+            rule=_CONSUMER.pattern,
+        )
 
 
 def _check_number(family: str, verb: str, detail: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from motet_schemas.base import Contract, Json
 from motet_schemas.budget import BudgetOverride, PolicyOverride
@@ -23,6 +23,12 @@ class Reference(Contract):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the body, in hex.")
     size_bytes: int = Field(ge=0, description="Length of the body in bytes.")
     media_type: str = Field(default="application/octet-stream", max_length=100, description="RFC 6838 media type.")
+
+    @model_validator(mode="after")
+    def _named_by_content(self) -> Reference:
+        if self.name != self.sha256:
+            raise ValueError("name: must be the sha256 of the body")
+        return self
 
 
 class Task(Contract):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from motet_schemas.base import Contract, Json
-from motet_schemas.budget import FREE, Confidence, Cost, Remaining, Usage
+from motet_schemas.budget import FREE, Confidence, Cost, Remaining, Tokens, Usage
 from motet_schemas.findings import Finding
 from motet_schemas.ids import Token
 from motet_schemas.plan import Name, PlanStep
@@ -23,7 +23,7 @@ class Failure(Contract):
     message: str = Field(max_length=4_000, description="For people.")
     retryable: bool = Field(default=False, description="Whether the same act may succeed later.")
     type: str = Field(default="", max_length=200, description="The exception's class, where there was one.")
-    retry_after_s: float | None = Field(default=None, ge=0, description="A hint, in seconds.")
+    retry_after_s: float | None = Field(default=None, ge=0, le=86_400, description="A hint, in seconds.")
 
 
 class Found(Contract):
@@ -52,7 +52,7 @@ class Handoff(Contract):
     asked: Text = Field(default="", description="The task, in a line.")
     found: tuple[Found, ...] = Field(default=(), description="Results of the steps it depends on.")
     failed: tuple[Failed, ...] = Field(default=(), description="Earlier attempts at this step.")
-    instructions: tuple[Note, ...] = Field(default=(), description="What a human asked for.")
+    instructions: tuple[Text, ...] = Field(default=(), description="What a human asked for.")
     next_steps: tuple[Token, ...] = Field(default=(), description="Steps that wait for this one.")
     remaining: Remaining = Field(description="What is left of the conversation's budget.")
     idempotency_key: str = Field(
@@ -100,8 +100,8 @@ class ExecutionRecord(Contract):
     files_changed: tuple[str, ...] = Field(default=(), description="Paths, relative to the work tree.")
     commands_run: tuple[str, ...] = Field(default=(), description="As they were run.")
     risks: tuple[Note, ...] = Field(default=(), description="What remains risky.")
-    tokens_in: int | None = Field(default=None, ge=0, description="Prompt tokens; null when unknown.")
-    tokens_out: int | None = Field(default=None, ge=0, description="Completion tokens; null when unknown.")
+    tokens_in: Tokens | None = Field(default=None, description="Prompt tokens; null when unknown.")
+    tokens_out: Tokens | None = Field(default=None, description="Completion tokens; null when unknown.")
     cost_usd: Cost | None = Field(default=None, description="US dollars; null when unknown.")
     elapsed_ms: int = Field(ge=0, description="Milliseconds the run took.")
     next_action: NextAction = Field(default="continue", description="What the executor thinks should come next.")
@@ -133,3 +133,10 @@ class VerificationResult(Contract):
     rollback_note: Note = Field(default="", description="How to undo what was done.")
     model: str | None = Field(default=None, max_length=200, description="What judged, where a model did.")
     usage: Usage = Field(default=FREE, description="What verifying cost.")
+
+    @model_validator(mode="after")
+    def _verdict_follows(self) -> VerificationResult:
+        broken = [gate.name for gate in self.gates if not gate.passed]
+        if self.verdict == "passed" and broken:
+            raise ValueError(f"verdict: passed, although {', '.join(broken)} did not pass")
+        return self

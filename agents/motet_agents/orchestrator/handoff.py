@@ -25,8 +25,7 @@ from motet_schemas.standing import (
     granted,
     is_done,
     judge,
-    tokens_known,
-    usage,
+    known_usage,
 )
 from motet_schemas.subjects import build
 
@@ -48,7 +47,7 @@ def plan_request(
         reason=reason[:_NOTE],
         found=found,
         failed=failed,
-        instructions=tuple(text[:_NOTE] for text in instructions),
+        instructions=instructions,
         keep=keep,
     )
     return Fact(build("plan.requested", state.id, max(state.revisions, default=0) + 1), request)
@@ -113,21 +112,21 @@ def _failed(attempt: Attempt, step: PlanStep) -> Failed:
 def _instructions(state: Conversation, step: PlanStep) -> tuple[str, ...]:
     given = [question.answer for question in answers(state, step.id)]
     return tuple(
-        answer.instructions[:_NOTE] for answer in given if isinstance(answer, EscalateAnswered) and answer.instructions
+        answer.instructions for answer in given if isinstance(answer, EscalateAnswered) and answer.instructions
     )
 
 
 def _remaining(state: Conversation, opening: int) -> Remaining:
-    budget, spent = budget_of(state), usage(state)
+    budget, (tokens, spent_usd) = budget_of(state), known_usage(state)
     limit = deadline(state)
     left_s = (limit - state.now).total_seconds() if limit is not None and state.now is not None else 0.0
     cost_usd = None
     if budget.max_cost_usd is not None:
         allowed_usd = budget.max_cost_usd * (1 + granted(state, "cost_exhausted"))
-        cost_usd = max(0.0, allowed_usd - (spent.cost_usd or 0.0))
+        cost_usd = max(0.0, allowed_usd - spent_usd)
     return Remaining(
         attempts=max(0, attempts_allowed(state) - attempts_made(state) - opening - 1),
-        tokens=max(0, budget.max_tokens * (1 + granted(state, "tokens_exhausted")) - tokens_known(state)),
+        tokens=max(0, budget.max_tokens * (1 + granted(state, "tokens_exhausted")) - tokens),
         time_s=max(0.0, left_s),
         cost_usd=cost_usd,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from motet_agents.orchestrator.transcript import transcript
-from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, PlanStep
+from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, LetterDead, PlanStep
 from motet_schemas.human import Decision, Reason
 from motet_schemas.standing import (
     BUDGET_REASONS,
@@ -18,13 +17,16 @@ from motet_schemas.standing import (
     budget_of,
     deadline,
     granted,
+    judge,
+    known_usage,
+    open_questions,
     policy_of,
-    tokens_known,
-    usage,
 )
 from motet_schemas.subjects import build, parse
 
 _TEXT: Final = 20_000
+_SHOWN: Final = 5
+_GRANT: Final = "Grant the same once more, or stop?"
 _MEANING: Final[dict[Decision, str]] = {
     "approve": "accept it as it is",
     "revise": "have it done again with your instructions",
@@ -66,6 +68,7 @@ def raise_question(state: Conversation, asked: Asked, offset: int) -> Fact:
     policy = policy_of(state)
     allowed = asked.allowed or _ALLOWED[asked.reason]
     assert state.now is not None  # noqa: S101 - a conversation without events asks nothing
+    due_at = state.now + timedelta(seconds=policy.human_sla_s)
     extend = asked.reason in BUDGET_REASONS
     proposal = "; ".join(
         f"{decision}: {'grant the same budget once more' if extend and decision == 'approve' else _MEANING[decision]}"
@@ -81,7 +84,7 @@ def raise_question(state: Conversation, asked: Asked, offset: int) -> Fact:
         proposal=proposal,
         allowed_answers=allowed,
         asked=(state.task.owner if state.task and state.task.owner else "operator"),
-        due_at=state.now + timedelta(seconds=policy.human_sla_s),
+        due_at=due_at.replace(microsecond=due_at.microsecond // 1000 * 1000),  # schedules know milliseconds
         on_timeout="approve" if policy.on_timeout == "approve" and "approve" in allowed else "reject",
     )
     number = max(state.questions, default=0) + 1 + offset
@@ -90,20 +93,32 @@ def raise_question(state: Conversation, asked: Asked, offset: int) -> Fact:
 
 def step_question(state: Conversation, step: PlanStep, attempt: Attempt, problem: Problem) -> Asked:
     """Ask about one attempt at a step."""
-    shown = f" ({'; '.join(problem.evidence[:3])})" if problem.evidence else ""
     letter = attempt.letter
+    parts = [f"{step.id} ({step.goal}): {problem.detail}.", *problem.evidence[:_SHOWN], *_doubts(attempt)]
     return Asked(
         reason=problem.reason,
         step=step.id,
         attempt=attempt.number,
         letter=f"{letter.consumer}-{letter.sequence}" if letter else None,
-        question=f"{step.id} ({step.goal}): {problem.detail}{shown}. Is its result good enough, or what shall be done?",
+        question=" ".join(parts),
     )
+
+
+def _doubts(attempt: Attempt) -> list[str]:
+    """Return what the attempt itself was not sure of, so that a human can judge without looking elsewhere."""
+    findings = attempt.record.findings if attempt.record else ()
+    doubtful = [finding for finding in findings if finding.severity == "warning"]
+    shown = [f"{one.message}." if one.quote is None else f"{one.message} ({one.quote!r})." for one in doubtful[:_SHOWN]]
+    return [*shown, f"And {len(doubtful) - _SHOWN} more doubts."] if len(doubtful) > _SHOWN else shown
 
 
 def plan_question(state: Conversation) -> Asked | str | None:
     """Ask about a plan that could not be made; None while one is awaited; the instructions once a human gave them."""
-    refused = [number for number, revision in state.revisions.items() if revision.refusal or revision.letter]
+    refused = [
+        number
+        for number, revision in state.revisions.items()
+        if revision.requested is not None and (revision.refusal or revision.letter)
+    ]
     if max(state.revisions) not in refused:
         return None
     about = [question for _, question in sorted(state.questions.items()) if question.raised and not question.broken]
@@ -135,7 +150,7 @@ def letter_questions(state: Conversation) -> list[Asked]:
             kind = parse(notice.subject).kind
         except InvalidInputError:
             kind = ""
-        if kind in ("step.ready", "step.executed", "plan.requested"):
+        if kind == "plan.requested" or (kind in ("step.ready", "step.executed") and _is_about_work(state, notice)):
             continue
         if notice.failure.code == "unreadable" and kind in _TAKEN_FOR_FAILED:
             continue
@@ -151,34 +166,52 @@ def letter_questions(state: Conversation) -> list[Asked]:
     return questions
 
 
-def budget_question(state: Conversation, candidates: Sequence[PlanStep]) -> list[Asked] | None:
-    """Say which budget has run out: the questions to ask (none when they are asked already), or None when none has."""
-    reasons = list(_exhausted(state, candidates))
+def _is_about_work(state: Conversation, notice: LetterDead) -> bool:
+    """Say whether a letter keeps its step from being done, so that the step's own question speaks of it."""
+    about = parse(notice.subject)
+    step, attempts = state.plan.step(about.step) if state.plan else None, state.opened(about.step)
+    if step is None or not attempts or attempts[-1].number != about.number:
+        return True
+    return judge(attempts[-1], step) != "done" or notice.consumer.startswith("step-")
+
+
+def time_question(state: Conversation) -> list[Asked]:
+    """Ask for more time when it is used up, unless that is asked already."""
+    limit, budget = deadline(state), budget_of(state)
+    if limit is None or state.now is None or state.now < limit or _is_asked(state, "time_exhausted"):
+        return []
+    text = f"the time budget of {budget.time_budget_s} s is used up"
+    return [Asked(reason="time_exhausted", question=f"{text}. {_GRANT}")]
+
+
+def budget_question(state: Conversation) -> list[Asked] | None:
+    """Say which budget forbids another attempt: the questions to ask (none when asked already), None when none does."""
+    reasons = _exhausted(state)
     if not reasons:
         return None
-    asked = {q.raised.reason for q in state.questions.values() if q.open and q.raised}
     return [
-        Asked(reason=reason, question=f"{text}. Grant the same once more, or stop?")
-        for reason, text in reasons
-        if reason not in asked
+        Asked(reason=reason, question=f"{text}. {_GRANT}") for reason, text in reasons if not _is_asked(state, reason)
     ]
 
 
-def _exhausted(state: Conversation, candidates: Sequence[PlanStep]) -> list[tuple[Reason, str]]:
+def _is_asked(state: Conversation, reason: Reason) -> bool:
+    return any(question.raised is not None and question.raised.reason == reason for question in open_questions(state))
+
+
+def _exhausted(state: Conversation) -> list[tuple[Reason, str]]:
     found: list[tuple[Reason, str]] = []
-    budget, spent = budget_of(state), usage(state)
+    budget, (tokens, cost_usd) = budget_of(state), known_usage(state)
     limit = deadline(state)
     if limit is not None and state.now is not None and state.now >= limit:
         found.append(("time_exhausted", f"the time budget of {budget.time_budget_s} s is used up"))
-    if not candidates:
-        return found
     if attempts_made(state) >= attempts_allowed(state):
         found.append(("attempts_exhausted", f"all {attempts_allowed(state)} attempts are used up"))
-    tokens, allowed = tokens_known(state), budget.max_tokens * (1 + granted(state, "tokens_exhausted"))
+    allowed = budget.max_tokens * (1 + granted(state, "tokens_exhausted"))
     if tokens >= allowed:
         found.append(("tokens_exhausted", f"{tokens} of {allowed} tokens are used up"))
-    if budget.max_cost_usd is not None and spent.cost_usd is not None:
-        limit_usd = budget.max_cost_usd * (1 + granted(state, "cost_exhausted"))
-        if spent.cost_usd >= limit_usd and spent.cost_usd > 0:
-            found.append(("cost_exhausted", f"{spent.cost_usd:.4f} of {limit_usd:.4f} USD are used up"))
+    grants = granted(state, "cost_exhausted")
+    if budget.max_cost_usd is not None and not (grants and budget.max_cost_usd == 0):
+        allowed_usd = budget.max_cost_usd * (1 + grants)
+        if cost_usd > 0 and cost_usd >= allowed_usd:
+            found.append(("cost_exhausted", f"{cost_usd:.4f} of {allowed_usd:.4f} USD are used up"))
     return found

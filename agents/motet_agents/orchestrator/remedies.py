@@ -13,6 +13,7 @@ from motet_schemas.standing import Problem, answers, attempts_made, policy_of, r
 MAX_LOST_CLAIMS: Final = 3
 _BACKOFF_FIRST_S: Final = 1.0
 _BACKOFF_MOST_S: Final = 30.0
+_HINT_MOST_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def replanning(state: Conversation) -> bool:
     if newest <= state.plan_revision:
         return False
     revision = state.revisions[newest]
-    return not revision.answered and revision.letter is None
+    return revision.requested is not None and not revision.answered and revision.letter is None
 
 
 def replans_left(state: Conversation) -> bool:
@@ -97,9 +98,9 @@ def _is_asked(state: Conversation, step: str, attempt: int) -> bool:
 def _backoff_until(state: Conversation, last: Attempt) -> datetime | None:
     """Return until when an attempt that broke must rest, None when another may start now."""
     record = last.record
-    if record is None or record.failure is None or last.executed_at is None or state.now is None:
+    if record is None or record.failure is None or last.ended_at is None or state.now is None:
         return None
-    alarm = state.alarms.get(f"backoff.{last.step}.{last.number}")
-    pause_s = record.failure.retry_after_s or min(_BACKOFF_FIRST_S * 2.0 ** (last.number - 1), _BACKOFF_MOST_S)
-    until = last.executed_at + timedelta(seconds=pause_s)
-    return None if (alarm is not None and alarm.fired) or state.now >= until else until
+    own_s = min(_BACKOFF_FIRST_S * 2.0 ** min(last.number - 1, 30), _BACKOFF_MOST_S)
+    pause_s = own_s if record.failure.retry_after_s is None else min(record.failure.retry_after_s, _HINT_MOST_S)
+    until = last.ended_at + timedelta(seconds=pause_s)
+    return None if state.now >= until else until

@@ -44,7 +44,7 @@ def step_report(state: Conversation, step: PlanStep) -> StepReport:
     question = accepted(state, step.id)
     answer = question.answer if question else None
     by = answer.answered_by if isinstance(answer, EscalateAnswered) else ("the policy" if answer else None)
-    taken_over = answer.result if isinstance(answer, EscalateAnswered) and answer.decision == "take_over" else None
+    by_hand = answer if isinstance(answer, EscalateAnswered) and answer.decision == "take_over" else None
     return StepReport(
         id=step.id,
         capability=step.capability,
@@ -59,11 +59,7 @@ def step_report(state: Conversation, step: PlanStep) -> StepReport:
         executor=record.executor if record else None,
         verifier=verification.verifier if verification else None,
         accepted_by=by,
-        output=answer.result
-        if taken_over and isinstance(answer, EscalateAnswered)
-        else record.output
-        if record
-        else None,
+        output=by_hand.result if by_hand else record.output if record else None,
     )
 
 
@@ -122,6 +118,12 @@ def _concerns(state: Conversation, steps: tuple[PlanStep, ...]) -> list[str]:
             concerns += [f"{step.id}: {risk}" for risk in record.risks]
         if attempts and not is_done(state, step):
             concerns += [f"{step.id}, attempt {attempts[-1].number}: {line}" for line in attempt_lines(attempts[-1])]
+    kept = {step.id for step in steps}
+    for name in sorted(set(state.attempts) - kept):
+        for attempt in state.opened(name):
+            concerns += [
+                f"{name}, dropped by a re-plan, attempt {attempt.number}: {one}" for one in attempt_lines(attempt)
+            ]
     for number, question in sorted(state.questions.items()):
         if question.raised is None:
             continue

@@ -15,7 +15,7 @@ def transcript(state: Conversation, step: str | None = None) -> tuple[Transcript
     names = [step] if step is not None else list(state.attempts)
     for name in names:
         for attempt in state.opened(name):
-            at = attempt.executed_at or state.now
+            at = attempt.ended_at or state.now
             if at is not None:
                 lines += [_line(at, f"{name}, attempt {attempt.number}: {text}") for text in attempt_lines(attempt)]
     for number, question in sorted(state.questions.items()):
@@ -34,9 +34,9 @@ def attempt_lines(attempt: Attempt) -> list[str]:
     if (record := attempt.record) is not None:
         confidence = "unknown" if record.confidence is None else f"{record.confidence:.2f}"
         lines.append(f"{record.status}, confidence {confidence}: {record.notes}")
-    if (verification := attempt.verification) is not None:
+    if (verification := attempt.verification) is not None and verification.verdict == "failed":
         broken = [gate.name for gate in verification.gates if not gate.passed]
-        lines.append(f"verification {verification.verdict}" + (f": {', '.join(broken)}" if broken else ""))
+        lines.append(f"did not pass verification: {', '.join(broken) or 'no gate was named'}")
     if attempt.letter is not None:
         lines.append(f"went to the dead letters: {attempt.letter.failure.message}")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,22 +22,35 @@ _LIMITS: TypeAdapter[BudgetLimits] = TypeAdapter(BudgetLimits)
 def load_playbooks(folders: Iterable[Path] = ()) -> dict[str, Playbook]:
     """Return all playbooks by name; one of a later folder replaces one of the same name.
 
-    Raises `InvalidInputError` that names the file for one that cannot be read or breaks a rule.
+    A file is read again only when it has changed. Raises `InvalidInputError` that names the file for one that cannot be
+    read or breaks a rule.
     """
-    playbooks: dict[str, Playbook] = {}
-    for shipped in files("motet_agents.playbooks").iterdir():
-        if shipped.name.endswith(".yaml"):
-            playbook = read_playbook(shipped.read_text(encoding="utf-8"), shipped.name)
-            playbooks[playbook.name] = playbook
+    playbooks = dict(_shipped())
     for folder in folders:
         if not folder.is_dir():
             raise InvalidInputError(f"playbooks: {folder} is no folder", field="playbooks", value=str(folder))
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-            if path.stat().st_size > _LARGEST_BYTES:
-                raise InvalidInputError(f"{path}: larger than {_LARGEST_BYTES} bytes", field="playbooks")
-            playbook = read_playbook(path.read_text(encoding="utf-8"), str(path))
+            found = path.stat()
+            playbook = _read_file(path, found.st_mtime_ns, found.st_size)
             playbooks[playbook.name] = playbook
     return playbooks
+
+
+@cache
+def _shipped() -> dict[str, Playbook]:
+    ours = [file for file in files("motet_agents.playbooks").iterdir() if file.name.endswith(".yaml")]
+    read = [read_playbook(file.read_text(encoding="utf-8"), file.name) for file in ours]
+    return {playbook.name: playbook for playbook in read}
+
+
+@lru_cache(maxsize=256)
+def _read_file(path: Path, _changed_ns: int, size: int) -> Playbook:
+    if size > _LARGEST_BYTES:
+        raise InvalidInputError(f"{path}: larger than {_LARGEST_BYTES} bytes", field="playbooks", value=size)
+    try:
+        return read_playbook(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error}", field="playbooks", value=str(path)) from error
 
 
 def read_playbook(text: str, where: str) -> Playbook:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
@@ -103,8 +103,9 @@ def load_checklist(data: object, where: str) -> Checklist:
         raise InvalidInputError(f"{where}: names no check: give at least one of 'tone', 'compliance' and 'links'")
     if not isinstance(data, dict):
         raise InvalidInputError(f"{where}: a checklist must be a mapping, not {type(data).__name__}", value=data)
+    given = cast("dict[object, object]", data)
     sections: dict[object, object] = {
-        key: {} if value is None and key in Checklist.model_fields else value for key, value in data.items()
+        key: {} if value is None and key in Checklist.model_fields else value for key, value in given.items()
     }
     try:
         text = json.dumps(_plain(sections, ()), allow_nan=True)
@@ -127,12 +128,15 @@ class _NotJsonError(Exception):
 
 def _plain(value: object, path: tuple[str, ...]) -> object:
     if isinstance(value, dict):
-        for key in value:
+        plain: dict[str, object] = {}
+        for key, inner in cast("dict[object, object]", value).items():
             if not isinstance(key, str):
                 raise _NotJsonError(".".join(path), key, f"the key {key!r} must be text; put it in quotes")
-        return {key: _plain(inner, (*path, key)) for key, inner in value.items()}
+            plain[key] = _plain(inner, (*path, key))
+        return plain
     if isinstance(value, list | tuple):
-        return [_plain(inner, (*path, str(position))) for position, inner in enumerate(value)]
+        items = cast("list[object]", value)
+        return [_plain(inner, (*path, str(position))) for position, inner in enumerate(items)]
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise _NotJsonError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from motet_agents.qa.prose import Prose
 from motet_agents.qa.reading import Link, Reading
@@ -113,7 +113,7 @@ def media_type_of(name: str, given: str | None = None) -> MediaType:
         return _BY_SUFFIX.get(PurePath(name).suffix.lower(), "text/plain")
     known = _BY_NAME.get(given.split(";", 1)[0].strip().lower())
     if known is None:
-        rule = f"must be one of {', '.join(dict.fromkeys(_BY_NAME.values()))}"
+        rule = f"must be one of {', '.join(media_types())}"
         raise InvalidInputError(f"media_type: {rule}, not {given!r}", field="media_type", value=given, rule=rule)
     return known
 
@@ -129,4 +129,4 @@ def _refused(name: str, problem: str, rule: str) -> InvalidInputError:
 
 def media_types() -> tuple[MediaType, ...]:
     """Return the media types that can be checked."""
-    return cast("tuple[MediaType, ...]", tuple(dict.fromkeys(_BY_NAME.values())))
+    return tuple(dict.fromkeys(_BY_NAME.values()))

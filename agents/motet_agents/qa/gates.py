@@ -27,10 +27,56 @@ _MARKS_AT_MOST: Final = 200_000
 
 _MARK = re.compile(r"[\[*_<`~|>\n]")
 _LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
-_CODE = frozenset("pre code samp template script style textarea xmp iframe noembed noframes plaintext".split())
+_CODE = frozenset(
+    [
+        "pre",
+        "code",
+        "samp",
+        "template",
+        "script",
+        "style",
+        "textarea",
+        "xmp",
+        "iframe",
+        "noembed",
+        "noframes",
+        "plaintext",
+    ]
+)
 _INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite data del dfn em font i ins kbd label mark q s small span strike strong sub sup "
-    "time tt u var wbr".split()
+    [
+        "a",
+        "abbr",
+        "acronym",
+        "b",
+        "bdi",
+        "bdo",
+        "big",
+        "cite",
+        "data",
+        "del",
+        "dfn",
+        "em",
+        "font",
+        "i",
+        "ins",
+        "kbd",
+        "label",
+        "mark",
+        "q",
+        "s",
+        "small",
+        "span",
+        "strike",
+        "strong",
+        "sub",
+        "sup",
+        "time",
+        "tt",
+        "u",
+        "var",
+        "wbr",
+    ]
 )
 _SOURCE_LINK = re.compile(r"(?<![\w@/.-])https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?")
 _BARE = re.compile(r"(?:https?://|ftp://|www\.)\S+|\S+@\S+", re.IGNORECASE)
@@ -180,7 +226,7 @@ class _Page(HTMLParser):
             part = _beginning(source[front_matter_end(source) :])
             page.extent = "" if part.endswith(source[-1:]) else f" (the first {len(part):,} characters were rendered)"
             source = str(markdown().render(part))
-        # What opens near the end and never closes would send older versions of the parser over the rest again and again.
+        # Older versions of the parser look for the end of what never closes again and again.
         page.feed(source[: source.rfind(">") + 1] + "]]>-->")
         page.close()
         return page

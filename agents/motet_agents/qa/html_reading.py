@@ -76,7 +76,7 @@ _BLOCKS = frozenset(
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
 )
-_REPLACED = frozenset("audio canvas embed iframe img input object video".split())
+_REPLACED = frozenset(["audio", "canvas", "embed", "iframe", "img", "input", "object", "video"])
 _LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
 _ENTITY = re.compile(r"&(?:#[0-9]{1,8};?|#[xX][0-9A-Fa-f]{1,8};?|[A-Za-z][A-Za-z0-9]{1,31};?)")
 

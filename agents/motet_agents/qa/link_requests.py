@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import httpcore
 import httpx
@@ -41,7 +41,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
-        self._inner = httpcore.AnyIOBackend()
+        self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,
@@ -129,7 +129,7 @@ class Prober:
     @asynccontextmanager
     async def open(
         cls, policy: AddressPolicy, timeout_s: float, ssl_context: ssl.SSLContext | None = None
-    ) -> AsyncIterator[Prober]:
+    ) -> AsyncGenerator[Prober]:
         """Return a prober that is closed at the end."""
         transport = CheckedTransport(policy, ssl_context)
         async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout_s) as client:
@@ -151,6 +151,7 @@ class Prober:
             return Verdict("unreachable", _reason(error))
 
     async def _follow(self, url: httpx.URL) -> Verdict:
+        status = 0
         for hop in range(MAX_REDIRECTS + 1):
             via = "" if not hop else f"it redirects to {url}, but "
             refused = _wrong_scheme(url)

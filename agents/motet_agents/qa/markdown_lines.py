@@ -36,7 +36,7 @@ class Lines:
         return self._passage([(self.texts[line], line, 0) for line in range(first, min(after, len(self.texts)))])
 
     def align(self, content: str, first: int, after: int) -> Passage | None:
-        """Return `content`, which a parser took from these lines, with its places; None when it does not stand there."""
+        """Return `content`, which a parser took from these lines, with its places; None when it is not there."""
         found: list[tuple[str, int, int]] = []
         line = first
         for text in content.split("\n"):

@@ -22,7 +22,7 @@ from motet_agents.qa.markdown_lines import Lines
 from motet_agents.qa.markup import read_tag
 from motet_agents.qa.passages import Passage
 from motet_agents.qa.plain_reading import add_plain
-from motet_agents.qa.reading import Reading, ReadingBuilder
+from motet_agents.qa.reading import LinkKind, Reading, ReadingBuilder
 
 MAX_LINES: Final = 400_000
 MAX_NESTING: Final = 100
@@ -197,7 +197,7 @@ class _MarkdownReader:
                 inner = (start, end) if piece.kind == "url" else (start + 1, end - 1)
                 self._out.prose.gap(start, end - start)
                 if not (piece.info or reader.in_link):
-                    kind = "bare" if piece.kind == "url" else "autolink"
+                    kind: LinkKind = "bare" if piece.kind == "url" else "autolink"
                     self._out.add_link(*inner, piece.text, passage.text[piece.start : piece.end], kind)
                 return passage.text[piece.start : piece.end].strip("<>")
             case _:
@@ -211,7 +211,7 @@ class _MarkdownReader:
         place = self._destination(passage.text, piece.label_end + 1, piece)
         if place is not None:
             start, end, target = place
-            kind = "image" if piece.kind == "image" else "inline"
+            kind: LinkKind = "image" if piece.kind == "image" else "inline"
             self._out.add_link(*passage.span(start, end), target, label, kind)
             return
         place_of_use = passage.span(piece.start, piece.end)

@@ -1,0 +1,214 @@
+"""Reports and tables for people: pure functions of the JSON documents that `--json` prints."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from motet_gateway.terminal import one_line, printable
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_SEVERITIES: Final = {"error": "bold red", "warning": "yellow", "info": "dim"}
+_VERDICTS: Final = {"approved": "bold green", "changes_needed": "bold red", "needs_human": "bold yellow"}
+_QUOTE: Final = 160
+
+
+def place_of(draft: str, offset: int) -> tuple[int, int]:
+    """Return line and column, both from 1, of a character offset into `draft`."""
+    starts = [0, *(position + 1 for position, character in enumerate(draft) if character == "\n")]
+    line = bisect_right(starts, offset)
+    return line, offset - starts[line - 1] + 1
+
+
+def report(document: dict[str, Any], draft: str | None = None, answers: Sequence[str] = ()) -> Group:
+    """Return a report for people. `draft` turns offsets into line:column; `answers` says how to answer, a line each."""
+    from rich.console import Group
+    from rich.text import Text
+
+    body = document["report"]
+    verdict = body["verdict"]
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (document["conversation_id"], "bold"),
+            f" · {document['status']} · ",
+            (verdict.replace("_", " "), _VERDICTS.get(verdict, "")),
+        ),
+        Text(printable(body["summary"])),
+    ]
+    if body["findings"]:
+        parts += [Text(f"\nFindings ({len(body['findings'])})", style="bold"), *_findings(body["findings"], draft)]
+    if document["steps"]:
+        parts += [Text("\nSteps", style="bold"), steps_table(document["steps"])]
+    if body["concerns"]:
+        parts.append(Text("\nConcerns", style="bold"))
+        parts += [Text(f"  - {one_line(concern, 400)}") for concern in body["concerns"]]
+    asked = [question for question in document["escalations"] if question["status"] == "open"]
+    if asked:
+        parts += [Text("\nA human is asked", style="bold yellow"), *(_question(question) for question in asked)]
+        parts += [Text(f"  {line}") for line in answers]
+    parts.append(Text(f"\n{_usage(document)}", style="dim"))
+    return Group(*parts)
+
+
+def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[Text]:
+    from rich.text import Text
+
+    lines: list[Text] = []
+    for finding in findings:
+        place = "missing" if finding["start"] is None else f"offset {finding['start']}"
+        if draft is not None and finding["start"] is not None:
+            place = "{}:{}".format(*place_of(draft, finding["start"]))
+        lines.append(
+            Text.assemble(
+                "  ",
+                (f"{finding['severity']:<8}", _SEVERITIES.get(finding["severity"], "")),
+                f"{place:<8} {finding['rule']}",
+            )
+        )
+        if finding["quote"] is not None:
+            lines.append(Text(f"          “{one_line(finding['quote'], _QUOTE)}”", style="italic"))
+        lines.append(Text(f"          {one_line(finding['message'], 400)}"))
+    return lines
+
+
+def steps_table(steps: list[dict[str, Any]]) -> Table:
+    """Return the table of steps: state, attempts, confidence against threshold, verdict, time, tokens, model."""
+    table = _table("step", "state", "attempts", "confidence", "verified", "time", "tokens", "model")
+    for step in steps:
+        confidence = "unknown" if step["confidence"] is None else f"{step['confidence']:.2f}"
+        elapsed = "" if step["elapsed_ms"] is None else f"{step['elapsed_ms'] / 1000:.2f} s"
+        tokens = "" if step["elapsed_ms"] is None else "unknown" if step["tokens"] is None else f"{step['tokens']:,}"
+        table.add_row(
+            step["id"],
+            step["status"],
+            str(step["attempts"]),
+            f"{confidence} (wanted {step['min_confidence']:.2f})" if step["attempts"] else "",
+            step["verdict"] or "",
+            elapsed,
+            tokens,
+            printable(step["model"] or ""),
+        )
+    return table
+
+
+def conversations_table(summaries: list[dict[str, Any]]) -> RenderableType:
+    """Return the table of `motet list`."""
+    if not summaries:
+        return "no conversations here yet; `motet run TASK` starts one"
+    table = _table("conversation", "kind", "owner", "submitted", "status", "verdict", "questions")
+    for summary in summaries:
+        table.add_row(
+            summary["conversation_id"],
+            summary["kind"],
+            one_line(summary["owner"] or "", 30),
+            _local(summary["submitted_at"]),
+            summary["status"],
+            summary["verdict"] or "",
+            str(summary["questions"] or ""),
+        )
+    return table
+
+
+def inbox(questions: list[dict[str, Any]], answers: Sequence[Sequence[str]]) -> RenderableType:
+    """Return what `motet inbox` prints; `answers` says how to answer each question."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not questions:
+        return "nobody is asked anything"
+    parts: list[RenderableType] = []
+    for question, how in zip(questions, answers, strict=True):
+        parts.append(Text.assemble((question["conversation_id"], "bold"), f" · {question['kind']}"))
+        parts.append(_question(question))
+        parts += [Text(f"  {line}") for line in how]
+    return Group(*parts)
+
+
+def events_table(documents: list[dict[str, Any]]) -> Table:
+    """Return the table of the recorded facts of `motet show`."""
+    table = _table("seq", "time", "subject", "cause", "source")
+    for document in documents:
+        table.add_row(
+            str(document["seq"]),
+            _local(document["time"], precise=True),
+            document["subject"] + (" (does not parse)" if "unreadable" in document else ""),
+            str(document["cause"] or ""),
+            printable(document["source"]),
+        )
+    return table
+
+
+def agents_table(agents: list[dict[str, Any]]) -> RenderableType:
+    """Return the table of `motet agents`."""
+    if not agents:
+        return "no agent answers; `motet up` starts them"
+    table = _table("role", "instance", "pid", "version", "started", "consumer", "lag", "in flight")
+    for agent in agents:
+        for position, consumer in enumerate(agent["consumers"] or [None]):
+            who = [agent["role"], agent["instance"], str(agent["pid"]), agent["version"], _local(agent["started_at"])]
+            about = ["", "", ""]
+            if consumer is not None:
+                lag = "?" if consumer["pending"] is None else str(consumer["pending"])
+                about = [consumer["name"], lag, str(consumer["in_flight"])]
+            table.add_row(*(who if position == 0 else [""] * len(who)), *about)
+    return table
+
+
+def findings_of_doctor(findings: list[dict[str, Any]]) -> Group:
+    """Return what `motet doctor` prints."""
+    from rich.console import Group
+    from rich.text import Text
+
+    styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+    parts: list[RenderableType] = []
+    for finding in findings:
+        parts.append(
+            Text.assemble(
+                (f"{finding['status']:<8}", styles[finding["status"]]),
+                f" {finding['check']}: {printable(finding['found'])}",
+            )
+        )
+        if finding["advice"]:
+            parts.append(Text(f"         → {printable(finding['advice'])}"))
+    return Group(*parts)
+
+
+def _question(question: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    about = question["step"] or "the whole task"
+    asked = f"  {question['number']}. [{about}: {question['reason']}] {one_line(question['question'] or '', 600)}\n"
+    due = f"     asked: {printable(question['asked'] or '')}, due {_local(question['due_at'])}"
+    return Text(f"{asked}{due}, silence means {question['on_timeout']}")
+
+
+def _usage(document: dict[str, Any]) -> str:
+    usage = document["usage"]
+    tokens = "unknown" if usage["tokens"] is None else f"{usage['tokens']:,}"
+    cost = "unknown" if usage["cost_usd"] is None else f"{usage['cost_usd']:.4f} USD"
+    return (
+        f"{usage['attempts']} attempt(s), tokens {tokens}, cost {cost}, {usage['elapsed_ms'] / 1000:.1f} s · "
+        f"brain {printable(document['brain'])} · trace {document['trace_id']}"
+    )
+
+
+def _local(text: str | None, *, precise: bool = False) -> str:
+    if not text:
+        return ""
+    moment = datetime.fromisoformat(text).astimezone()
+    return moment.strftime("%H:%M:%S.%f")[:-3] if precise else moment.strftime("%Y-%m-%d %H:%M")
+
+
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table

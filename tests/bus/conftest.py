@@ -1,0 +1,26 @@
+"""For tests of the bus: a server to kill, and work to pull."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from motet_bus.link import Link
+from motet_schemas.subjects import Namespace
+from tests.bus.servers import NatsServer
+from tests.bus.work import Work
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server with JetStream for this test alone: kill it, freeze it, start it again."""
+    with NatsServer(tmp_path / "own") as server:
+        yield server
+
+
+@pytest.fixture
+async def work(link: Link, namespace: Namespace) -> Work:
+    """A conversations stream without messages, and a worker's consumer on it."""
+    return await Work(link, namespace).prepare(0)

@@ -1,0 +1,1 @@
+"""Tests of the contracts and of the fold; `samples` and `rubbish` serve other tests too."""
