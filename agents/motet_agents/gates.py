@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, cast
 
 from motet_schemas import (
     CheckGate,
@@ -12,6 +12,7 @@ from motet_schemas import (
     ExecutionRecord,
     Gate,
     GateResult,
+    Json,
     JudgeGate,
     LexiconGate,
     Manifest,
@@ -60,23 +61,45 @@ def _own_findings(step: PlanStep, record: ExecutionRecord) -> GateResult:
 
 def _schema(gate: SchemaGate, record: ExecutionRecord) -> GateResult:
     from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
+    from jsonschema.exceptions import SchemaError, ValidationError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     try:
         Draft202012Validator.check_schema(gate.output_schema)
+        # An empty registry: no schema can make the verifier fetch anything.
+        validator = Draft202012Validator(gate.output_schema, registry=Registry[Any]())
+        find = cast("Callable[[Json], Iterable[ValidationError]]", validator.iter_errors)  # half typed upstream
+        problems = [f"{problem.json_path}: {problem.message}" for problem in find(record.output)]
     except SchemaError as error:
         return result("schema", [f"the gate's own schema is invalid: {error.message}"])
-    problems = sorted(
-        Draft202012Validator(gate.output_schema).iter_errors(record.output), key=lambda one: one.json_path
-    )
-    return result("schema", [f"{problem.json_path}: {problem.message}" for problem in problems])
+    except (Unresolvable, RecursionError) as error:
+        return result("schema", [f"the gate's own schema cannot be followed: {error}"])
+    return result("schema", sorted(problems))
 
 
 def _lexicon(gate: LexiconGate, record: ExecutionRecord) -> GateResult:
-    said = f"{record.notes}\n{record.output}".casefold()
-    problems = [f"{phrase!r} is missing" for phrase in gate.required if phrase.casefold() not in said]
-    problems += [f"{phrase!r} is there" for phrase in gate.forbidden if phrase.casefold() in said]
+    said = "\n".join(_folded(text) for text in (record.notes, *_texts(record.output)))
+    problems = [f"{phrase!r} is missing" for phrase in gate.required if _folded(phrase) not in said]
+    problems += [f"{phrase!r} is there" for phrase in gate.forbidden if _folded(phrase) in said]
     return result("lexicon", problems)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _texts(value: Json) -> Iterator[str]:
+    """Yield every text in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _check(gate: CheckGate, manifest: Manifest, record: ExecutionRecord) -> GateResult:

@@ -23,7 +23,7 @@ from motet_schemas.subjects import capability_filter, kind_filter
 StepFunction = TypeVar("StepFunction", bound=Callable[[Step], Awaitable[Outcome]])
 EventFunction = TypeVar("EventFunction", bound=Callable[[Any, Context], Awaitable[None]])
 
-_HANDLERS: Final = "async def handler(step: Step) -> Outcome"
+_LONGEST_NAME: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Agent:
         cannot be a handler.
         """
         _check_concurrency(concurrency)
-        durable = f"step-{capability}"
+        durable = _consumer_name(f"step-{capability}")
         filters = (capability_filter(capability),)
 
         def register(function: StepFunction) -> StepFunction:
@@ -105,11 +105,11 @@ class Agent:
         if not kinds:
             raise InvalidInputError("on: name at least one kind of event, for example on('verify.failed')", field="on")
         filters = tuple(kind_filter(kind) for kind in kinds)
-        durable = check_token(name or "-".join([self.name, *kinds]).replace(".", "-"), "name")
+        durable = _consumer_name(name or "-".join([self.name, *kinds]).replace(".", "-"))
 
         def register(function: EventFunction) -> EventFunction:
             allowed = [EVENTS[kind] for kind in kinds]
-            _check_handler(function, ("event", "context"), {"context": Context})
+            _check_handler(function, ("event", "context"), {"context": Context, "return": type(None)})
             _check_event_type(function, allowed)
 
             def build(bus: Bus, options: RunOptions) -> EventRunner:
@@ -158,6 +158,16 @@ class Agent:
         )
 
 
+def _consumer_name(name: str) -> str:
+    if len(name) > _LONGEST_NAME or not all(part.isalnum() or part in "_-" for part in name):
+        raise InvalidInputError(
+            f"name: {name!r} cannot name a consumer; use 1 to {_LONGEST_NAME} letters, digits, '_' or '-'",
+            field="name",
+            value=name,
+        )
+    return name
+
+
 def _check_concurrency(concurrency: int) -> None:
     if not 1 <= concurrency <= 1_000:
         raise InvalidInputError(
@@ -173,9 +183,11 @@ def _check_handler(function: Callable[..., object], names: tuple[str, ...], expe
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if len(parameters) != len(names):
+    positional = all(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
+    if len(parameters) != len(names) or not positional:
         raise InvalidInputError(
             f"{shown}: takes {len(parameters)} parameter(s); a handler takes {len(names)}: {', '.join(names)}",
             field="handler",

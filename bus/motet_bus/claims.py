@@ -56,8 +56,19 @@ class HeldClaim:
         subject = build("step.claimed", conversation, step, number)
         nonce = secrets.token_hex(12)
         claim = StepClaimed(owner=journal.instance, nonce=nonce, ttl_s=ttl_s, attempt=number)
-        seq = await journal.append(Fact(subject, claim, id=nonce), cause=ready.seq)
-        return cls(journal, subject, nonce=nonce, ttl_s=ttl_s, last_seq=seq)
+        fact, last = Fact(subject, claim, id=nonce), 0
+        for _ in range(_RECORD_TRIES):
+            try:
+                seq = await journal.append(fact, fence=attempt_fence(subject, last), cause=ready.seq)
+            except ConflictError:
+                # A renewal of no claim is an outsider's: it owns nothing and keeps nobody out.
+                events = await journal.read_attempt(subject)
+                if not events or attempt_of(subject, events) is not None:
+                    raise
+                last = events[-1].seq
+            else:
+                return cls(journal, subject, nonce=nonce, ttl_s=ttl_s, last_seq=seq)
+        raise ConflictError(f"{subject}: others keep writing to this attempt")
 
     async def keep(self) -> None:
         """Renew at half the claim's life, for ever; returns when the claim was lost."""

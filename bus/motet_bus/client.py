@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -137,11 +137,10 @@ class Client:
                 if state.last_seq != seen:
                     seen = state.last_seq
                     yield state
-                try:
-                    # A message that was lost with the connection is made up for by looking again.
-                    await asyncio.wait_for(changed.wait(), _LOOK_AGAIN_S)
-                except TimeoutError:
-                    continue
+                # A message that was lost with the connection is made up for by looking again.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await changed.wait()
         finally:
             await subscription.unsubscribe()
 

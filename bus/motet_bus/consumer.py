@@ -81,6 +81,8 @@ class Consumer:
         self._handler = handler
         self._crash = crash
         self._free = asyncio.Semaphore(settings.concurrency)
+        self.started = asyncio.Event()
+        """Set once the consumer is there and has asked for its first messages."""
         self._held: set[Delivery] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,6 +107,7 @@ class Consumer:
             recreate=lambda: ensure_consumer(self._bus.link, spec),
         )
         await puller.start()
+        self.started.set()
         log.info("consumer.started", consumer=spec.durable, concurrency=self.settings.concurrency)
         heartbeat = asyncio.create_task(self._keep_alive(), name=f"heartbeat {spec.durable}")
         taking = asyncio.create_task(self._take(puller), name=f"take {spec.durable}")

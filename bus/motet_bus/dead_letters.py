@@ -43,7 +43,8 @@ def failure_of(error: BaseException) -> Failure:
         after_s = None if after_s is None else min(max(after_s, 0.0), _LONGEST_HINT_S)
     else:
         code, retryable, after_s = "exception", True, None
-    message = str(error) or type(error).__name__
+    # Surrogates (from file names, say) have no UTF-8, so no JSON.
+    message = (str(error) or type(error).__name__).encode("utf-8", "replace").decode()
     return Failure(
         code=code,
         message=message[:_MESSAGE],
@@ -71,7 +72,7 @@ async def bury(bus: Bus, delivery: Delivery, *, consumer: str, failure: Failure,
         reference=await bus.objects.put(delivery.body, "application/octet-stream")
         if len(delivery.body) > LARGEST_BODY
         else None,
-        stack="".join(traceback.format_exception(error))[-_STACK:] if error is not None else "",
+        stack=_stack(error),
         stored_at=delivery.time,
     )
     conversation = subject.conversation if subject is not None else _NO_CONVERSATION
@@ -98,6 +99,12 @@ async def _tell(bus: Bus, subject: Subject, letter: DeadLetter) -> None:
         await bus.journal.append(Fact(build("letter.dead", subject.conversation, key), notice), cause=letter.sequence)
     except ConflictError:
         log.debug("letter.told_before", conversation=subject.conversation, letter=key)
+
+
+def _stack(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    return "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()[-_STACK:]
 
 
 def _parsed(bus: Bus, delivery: Delivery) -> Subject | None:

@@ -45,6 +45,7 @@ STREAM: Final = "CONVERSATIONS"
 BODY_REFERENCE: Final = "motet-body-ref"
 LARGEST_BODY: Final = 256 * 1024
 _PATIENCE_S: Final = 60.0
+_ANSWER_S: Final = 5.0
 
 
 class Journal:
@@ -69,18 +70,21 @@ class Journal:
         answer for `patience_s` seconds.
         """
         check_grant(self.role, fact.subject)
-        wire, headers, body = await self._message(fact, fence or natural_fence(fact.subject, cause), cause)
+        fence = fence or natural_fence(fact.subject, cause)
+        wire, headers, body = await self._message(fact, fence, cause)
         give_up = asyncio.get_running_loop().time() + patience_s
         tries = 0
         while True:
             tries += 1
             try:
-                ack = await self.link.publish_stored(wire, body, headers)
+                ack = await self.link.publish_stored(wire, body, headers, timeout_s=min(_ANSWER_S, patience_s))
             except ConflictError:
-                recorded = await self.link.read_last_for(self.stream, wire)
-                if recorded is None or recorded.headers.get(CE_ID) != fact.id:
+                if (known := await self._recorded(wire, fact)) is not None:
+                    return known
+                behind = await self._behind_strangers(fence)
+                if behind is None or asyncio.get_running_loop().time() > give_up:
                     raise
-                return recorded.seq
+                headers[EXPECTED_SEQUENCE] = str(behind)
             except BusUnavailableError as error:
                 wait_s = backoff_s(tries - 1, 0.05, 2.0)
                 if asyncio.get_running_loop().time() + wait_s > give_up:
@@ -88,7 +92,34 @@ class Journal:
                 log.warning("journal.retry", subject=str(fact.subject), tries=tries, error=error.message)
                 await asyncio.sleep(wait_s)
             else:
-                return ack.seq
+                if not ack.duplicate:
+                    return ack.seq
+                # Nothing was stored: a message elsewhere bears this id. The fence alone identifies the fact.
+                headers.pop(NATS_MSG_ID, None)
+
+    async def _recorded(self, wire: str, fact: Fact) -> int | None:
+        """Return the sequence of `fact` when it is the last on its subject, by its id."""
+        last = await self.link.read_last_for(self.stream, wire)
+        return last.seq if last is not None and last.headers.get(CE_ID) == fact.id else None
+
+    async def _behind_strangers(self, fence: Fence) -> int | None:
+        """Return the last sequence on a fence's filter when all behind `fence.last` is on subjects of no event.
+
+        What no reader can see must not keep a fact out. None when a fact of ours is there, or nothing.
+        """
+        if fence.filter is None:
+            return None
+        wire = self.namespace.wire(fence.filter)
+        behind = await self.link.read_batch(self.stream, wire, start_seq=fence.last + 1)
+        strange = behind and not any(self._is_ours(message) for message in behind)
+        return behind[-1].seq if strange else None
+
+    def _is_ours(self, message: StoredMessage) -> bool:
+        try:
+            self.namespace.parse(message.subject)
+        except InvalidInputError:
+            return False
+        return True
 
     async def _message(self, fact: Fact, fence: Fence, cause: int | None) -> tuple[str, dict[str, str], bytes]:
         subject = fact.subject
@@ -153,7 +184,7 @@ class Journal:
         if BODY_REFERENCE in headers:
             try:
                 body = await self.objects.get(Reference.model_validate_json(body))
-            except (ValueError, NotFoundError) as error:
+            except (ValueError, InvalidInputError, NotFoundError) as error:
                 event = decode(subject, headers, b"{}", seq=seq, time=time)
                 reason = f"{subject.kind}: its body in the object store cannot be read: {error}"
                 return Event(subject, Unreadable(reason), seq, time, event.id, event.source, event.cause, headers)

@@ -45,16 +45,26 @@ async def run_agent(
         ending = asyncio.Event()
         tasks = [asyncio.create_task(consumer.run(ending)) for consumer, _ in consumers]
         stopping = asyncio.create_task(stop.wait())
-        if on_ready is not None:
-            on_ready(card)
-        log.info("agent.started", agent=agent.name, role=agent.role, instance=bus.instance)
+        listening = asyncio.create_task(_all_started([consumer for consumer, _ in consumers]))
         try:
+            await asyncio.wait({*tasks, stopping, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                log.info("agent.started", agent=agent.name, role=agent.role, instance=bus.instance)
+                if on_ready is not None:
+                    on_ready(card)
             await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            listening.cancel()
             ending.set()
             results = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(stopping, listening, return_exceptions=True)
         log.info("agent.stopped", agent=agent.name, instance=bus.instance)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+
+async def _all_started(consumers: list[Consumer]) -> None:
+    for consumer in consumers:
+        await consumer.started.wait()

@@ -58,7 +58,10 @@ def consuming(event: Event, *, consumer: str, deliveries: int) -> Generator[Span
 
 
 def _parent(event: Event) -> Context:
-    parent = _parse(event.headers) or _root(event.subject.conversation)
+    conversation = event.subject.conversation
+    parent = _parse(event.headers)
+    if parent is None or f"{parent.trace_id:032x}" != trace_id(conversation):
+        parent = _root(conversation)  # a foreign trace on a message must not take the conversation with it
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 
 

@@ -186,7 +186,7 @@ class WireClient(Client):
         if not headers:
             return {}
         first, _, rest = headers.partition(_CRLF)
-        parsed = self._parse_header_lines(rest)
+        parsed = _parse_header_lines(rest)
         if first != _HEADER_VERSION:
             status, _, description = first.removeprefix(_HEADER_VERSION).strip().partition(b" ")
             if status.isdigit():
@@ -209,6 +209,22 @@ class WireClient(Client):
 
 async def _nothing_queued(_: Msg) -> None:
     """Stand in for the callback of an inbox: its messages go to its handler and never into a queue."""
+
+
+def _parse_header_lines(raw: bytes) -> dict[str, str]:
+    """Read `Name: value` lines as nats-py does, and pass over what is none. This is on the path of every message."""
+    parsed: dict[str, str] = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and (key := _read_name(name)) is not None:
+            parsed[key] = value.strip()
+    return parsed
+
+
+@lru_cache(maxsize=1_024)
+def _read_name(name: str) -> str | None:
+    key = name.strip()
+    return key if key.isascii() and not any(map(str.isspace, key)) else None
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from motet_gateway.strict_yaml import read_mapping
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.subjects import Namespace
 from motet_schemas.validation import explain, unknown_field
@@ -127,6 +126,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 def _from_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
+    from motet_gateway.strict_yaml import read_mapping  # child processes have no file, and can do without YAML
+
     values = read_mapping(path, FILE)
     for name in values:
         if name not in Settings.model_fields:

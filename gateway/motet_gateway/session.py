@@ -16,6 +16,7 @@ from motet_bus import Client, Role, Submission, open_client
 from motet_bus.embedded import EmbeddedServer, start_embedded
 from motet_bus.store_lock import StoreLockedError
 from motet_bus.supervisor import Child, ProcessSpec, Supervisor
+from motet_gateway import exits
 from motet_gateway.config import Settings
 from motet_gateway.documents import is_over
 from motet_gateway.lifecycle import first_of
@@ -39,6 +40,10 @@ _STORE_PATIENCE_S: Final = 900.0
 _STORE_POLL_S: Final = 0.1
 _SERVER_RESTARTS: Final = 3
 _PLACES: Final = 3
+
+
+Report = Callable[[Conversation, str | None], int]
+"""Reports a conversation that is over, given its draft, and returns the exit status."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,11 +243,12 @@ async def carry_through(
     settings: Settings,
     conversation: str,
     act: Callable[[Client], Coroutine[Any, Any, None]],
+    report: Report,
     *,
     role: Role = "client",
     quiet: bool = False,
-) -> tuple[Conversation, str | None]:
-    """Do `act` once, then see to it that the conversation goes on until it is over; return it, and its draft.
+) -> int:
+    """Do `act` once, see to it that the conversation goes on until it is over, and `report` it; its exit status.
 
     On a bus that is ours the agents run for that long. One that goes away meanwhile is looked for again, twice.
     Raises what `act` raises, and `BusUnavailableError`.
@@ -254,8 +260,7 @@ async def carry_through(
                 if not acted:
                     await act(client)
                     acted = True
-                state = await _seen_through(settings, place, client, conversation, quiet=quiet)
-                return state, await draft_of(client, state)
+                return await _seen_through(settings, place, client, conversation, report, quiet=quiet)
         except BusUnavailableError:
             if not acted or attempt == _PLACES - 1:
                 raise
@@ -263,22 +268,25 @@ async def carry_through(
 
 
 async def _seen_through(
-    settings: Settings, place: Place, client: Client, conversation: str, *, quiet: bool
-) -> Conversation:
-    if place.embedded is None:
-        await warn_if_unserved(client)
-        return await follow_shown(client, conversation, quiet=quiet)
-    finished: list[Conversation] = []
+    settings: Settings, place: Place, client: Client, conversation: str, report: Report, *, quiet: bool
+) -> int:
+    status = exits.FAILED
 
     async def work(_: Crew | None) -> None:
-        finished.append(await follow_shown(client, conversation, quiet=quiet))
+        nonlocal status
+        state = await follow_shown(client, conversation, quiet=quiet)
+        status = report(state, await draft_of(client, state))
 
+    if place.embedded is None:
+        await warn_if_unserved(client)
+        await work(None)
+        return status
     announce(place.embedded)
     try:
         await with_crew(settings, place, work)
     finally:
         remove_discovery(place.store, os.getpid())
-    return finished[0]
+    return status
 
 
 async def warn_if_unserved(client: Client) -> None:

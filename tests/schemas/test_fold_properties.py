@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +13,10 @@ from motet_schemas.standing import (
     attempts_allowed,
     attempts_made,
     deadline,
+    known_usage,
     open_questions,
     status,
     step_status,
-    tokens_known,
     usage,
 )
 from tests.schemas.rubbish import any_event, any_events
@@ -28,7 +29,7 @@ def test_any_events_can_be_folded_and_read(events: list[Event]) -> None:
     assert state.last_seq == max((event.seq for event in events), default=0)
     assert status(state) in {"running", "waiting", "completed", "failed", "cancelled"}
     usage(state)
-    tokens_known(state)
+    known_usage(state)
     deadline(state)
     open_questions(state)
     assert attempts_made(state) >= 0
@@ -81,7 +82,7 @@ def test_nothing_changes_after_the_end(events: list[Event], data: st.DataObject)
 @given(any_events())
 def test_the_first_fact_wins(events: list[Event]) -> None:
     states = [fold_all("c", events[:length]) for length in range(len(events) + 1)]
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         if before.task is not None:
             assert after.task == before.task
         if before.ending is not None:

@@ -113,7 +113,9 @@ def load_checklist(data: object, where: str) -> Checklist:
     except ValidationError as error:
         raise explain(error, Checklist, where) from error
     except _NotJsonError as error:
-        raise InvalidInputError(f"{where}: {error}", field=error.field, value=error.value, rule=error.rule) from error
+        raise InvalidInputError(
+            f"{where}: {error}", field=error.field or None, value=error.value, rule=error.rule
+        ) from error
     except RecursionError as error:
         raise InvalidInputError(f"{where}: refers to itself, or is nested too deeply") from error
 

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html.parser import HTMLParser
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -28,59 +29,34 @@ _MARKS_AT_MOST: Final = 200_000
 _MARK = re.compile(r"[\[*_<`~|>\n]")
 _LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
 _CODE = frozenset(
-    [
-        "pre",
-        "code",
-        "samp",
-        "template",
-        "script",
-        "style",
-        "textarea",
-        "xmp",
-        "iframe",
-        "noembed",
-        "noframes",
-        "plaintext",
-    ]
+    ["pre", "code", "samp", "template", "script", "style", "textarea", "xmp", "iframe", "noembed", "noframes"]
 )
 _INLINE = frozenset(
-    [
-        "a",
-        "abbr",
-        "acronym",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "cite",
-        "data",
-        "del",
-        "dfn",
-        "em",
-        "font",
-        "i",
-        "ins",
-        "kbd",
-        "label",
-        "mark",
-        "q",
-        "s",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "sup",
-        "time",
-        "tt",
-        "u",
-        "var",
+    (
+        *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "data", "del", "dfn", "em", "font", "i", "ins"),
+        *(
+            "kbd",
+            "label",
+            "mark",
+            "q",
+            "s",
+            "small",
+            "span",
+            "strike",
+            "strong",
+            "sub",
+            "sup",
+            "time",
+            "tt",
+            "u",
+            "var",
+        ),
         "wbr",
-    ]
+    )
 )
 _SOURCE_LINK = re.compile(r"(?<![\w@/.-])https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?")
 _BARE = re.compile(r"(?:https?://|ftp://|www\.)\S+|\S+@\S+", re.IGNORECASE)
-_APOSTROPHES = str.maketrans("‘’“”", "''\"\"")
+_WORDLIKE = re.compile(r"[\w']")
 _GAP = " \ufffc "
 
 
@@ -141,6 +117,7 @@ def lexicon_holds(
     problems: list[str] = []
     counted = 0
     page = _Page.of(document)
+    straight = _straight(document.text)
     for rule, phrases in _lexicons(checklist, group):
         if any(finding.rule == f"{rule.partition('.')[0]}.more" for finding in findings):
             continue
@@ -148,7 +125,7 @@ def lexicon_holds(
             (f.start, f.end) for f in findings if f.rule == rule and f.start is not None and f.end is not None
         )
         for phrase in phrases:
-            places = list(_plain_places(document, phrase))
+            places = list(_plain_places(document, straight, phrase))
             counted += len(places)
             problems += [
                 f'"{phrase}" at {start} has no {rule}' for start, end in places if not _covered(start, end, mine)
@@ -157,7 +134,7 @@ def lexicon_holds(
         if in_page > len(mine):
             problems.append(f"the page shows {in_page} phrases for {rule}, and {len(mine)} are reported")
     if group != "tone":
-        problems += _falsely_missing(document, checklist, findings)
+        problems += _falsely_missing(document, straight, checklist, findings)
     if problems:
         return GateOutcome(False, f"{len(problems)} oversights: {'; '.join(problems[:_SHOWN])}"[:1000])
     return GateOutcome(True, f"all {counted} plain occurrences of banned and forbidden phrases are reported")
@@ -171,17 +148,24 @@ def _lexicons(checklist: Checklist, group: Group | None) -> Iterator[tuple[str, 
         yield "compliance.forbidden", tuple(dict.fromkeys(checklist.compliance.forbidden))
 
 
+def _straight(text: str) -> str:
+    return text.replace("‘", "'").replace("’", "'").replace("“", '"').replace("”", '"')
+
+
 def _occurrences(text: str, phrase: str) -> list[tuple[int, int]]:
-    """Find a phrase with the plainest of means: lower case, any white space, nothing wordlike around it."""
-    words = phrase.translate(_APOSTROPHES).casefold().split()
+    """Find a phrase in a text with straight quotes: lower case, any white space, nothing wordlike around it."""
+    words = _straight(phrase).casefold().split()
     body = r"\s+".join(map(re.escape, words))
-    pattern = re.compile(rf"(?<![\w'\u0300-\u036f]){body}(?![\w'\u0300-\u036f])", re.IGNORECASE)
-    found = pattern.finditer(text.translate(_APOSTROPHES))
-    return [match.span() for match in found if match.group().casefold().split() == words]
+    pattern = re.compile(rf"{body}(?![\w'\u0300-\u036f])", re.IGNORECASE)
+    return [
+        match.span()
+        for match in pattern.finditer(text)
+        if match.group().casefold().split() == words and not _WORDLIKE.match(text[match.start() - 1 : match.start()])
+    ]
 
 
-def _plain_places(document: Document, phrase: str) -> Iterator[tuple[int, int]]:
-    for start, end in _occurrences(document.text, phrase):
+def _plain_places(document: Document, straight: str, phrase: str) -> Iterator[tuple[int, int]]:
+    for start, end in _occurrences(straight, phrase):
         if document.prose.covers(start, end):
             yield start, end
 
@@ -192,10 +176,14 @@ def _covered(start: int, end: int, places: list[tuple[int, int]]) -> bool:
     return any(first <= start and end <= after for first, after in places[max(0, last - 50) : last + 50])
 
 
-def _falsely_missing(document: Document, checklist: Checklist, findings: Sequence[Finding]) -> Iterator[str]:
+def _falsely_missing(
+    document: Document, straight: str, checklist: Checklist, findings: Sequence[Finding]
+) -> Iterator[str]:
     required = checklist.compliance.required if checklist.compliance else ()
     missing = Counter(finding.rule for finding in findings)["compliance.required"]
-    absent = sum(1 for phrase in dict.fromkeys(required) if next(_plain_places(document, phrase), None) is None)
+    absent = sum(
+        1 for phrase in dict.fromkeys(required) if next(_plain_places(document, straight, phrase), None) is None
+    )
     if missing > absent:
         yield f"{missing} required phrases are reported missing, but only {absent} are"
 
@@ -231,10 +219,10 @@ class _Page(HTMLParser):
         page.close()
         return page
 
-    @property
+    @cached_property
     def text(self) -> str:
-        """What the page shows outside code, addresses left out."""
-        return _BARE.sub("\ufffc", "".join(self._texts))
+        """What the page shows outside code, addresses left out and quotes straightened."""
+        return _straight(_BARE.sub("\ufffc", "".join(self._texts)))
 
     @property
     def linkable(self) -> str:

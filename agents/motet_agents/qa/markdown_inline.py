@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from markdown_it import MarkdownIt
+from markdown_it import MarkdownIt, rules_inline
 from markdown_it.parser_inline import ParserInline
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
@@ -21,12 +21,24 @@ from markdown_it.utils import EnvType
 from motet_agents.qa.bare_urls import find_bare_urls
 
 PieceKind = Literal["text", "shown", "code", "url", "tag", "autolink", "link", "image"]
-MAX_STEPS: Final = 600_000
+MAX_STEPS: Final = 1_500_000
+MAX_NESTING: Final = 100
 
 _PIECES: dict[str, PieceKind] = {"code_inline": "code", "html_inline": "tag"}
 _ALWAYS = r"[\\`*_]|~~|&(?=[#A-Za-z])"
 _BRACKETS = r"|[\[\]]|!(?=\[)"
 _ANGLES = r"|<(?=[^\s<>])"
+_RULES: dict[str, tuple[Callable[[StateInline, bool], bool], ...]] = {
+    "\\": (rules_inline.escape,),
+    "`": (rules_inline.backtick,),
+    "~": (rules_inline.strikethrough.tokenize,),
+    "*": (rules_inline.emphasis.tokenize,),
+    "_": (rules_inline.emphasis.tokenize,),
+    "[": (rules_inline.link,),
+    "!": (rules_inline.image,),
+    "<": (rules_inline.autolink, rules_inline.html_inline),
+    "&": (rules_inline.entity,),
+}
 _STOPS = {
     (brackets, angles): re.compile(_ALWAYS + (_BRACKETS if brackets else "") + (_ANGLES if angles else ""))
     for brackets in (False, True)
@@ -110,15 +122,13 @@ class SpanInline(ParserInline):
     def __init__(self, steps: Steps) -> None:
         super().__init__()
         self._steps = steps
-        self.ruler.at("text", _text)
-        self.ruler.before("text", "bare_url", _bare_url)
         self.ruler2.before("fragments_join", "settle_delimiters", _settle_delimiters)
 
     def pieces(self, source: str, md: MarkdownIt, env: EnvType) -> list[Piece]:
         """Return the pieces of a block's `source`, in order of their start, outer ones after inner ones."""
         state = SpanState(source, md, env, [], urls=True)
         self._run(state)
-        return sorted(state.record.pieces, key=lambda piece: piece.start)
+        return sorted(state.record.pieces, key=_start_of)
 
     def parse(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token]) -> list[Token]:
         """Parse an image's description, for the rule that asks for it."""
@@ -132,20 +142,30 @@ class SpanInline(ParserInline):
             rule(state)
 
     def skipToken(self, state: StateInline) -> None:  # noqa: N802
-        """Step over one token, as markdown-it does, and count it."""
+        """Step over one token without making any; what was found once at a place is remembered."""
         self._steps.take()
-        super().skipToken(state)
+        start = state.pos
+        if start in state.cache:
+            state.pos = state.cache[start]
+            return
+        if state.level < MAX_NESTING:
+            state.level += 1
+            found = _apply(cast("SpanState", state), silent=True)
+            state.level -= 1
+            if not found:
+                state.pos += 1
+        else:
+            state.pos = state.posMax
+        state.cache[start] = state.pos
 
     def tokenize(self, state: StateInline) -> None:
         """Make tokens of `state.src[state.pos:state.posMax]`, and record them."""
         state = cast("SpanState", state)
-        rules = self.ruler.getRules("")
         end = state.posMax
-        nesting_left = state.level < state.md.options["maxNesting"]
         while state.pos < end:
             self._steps.take()
             start, tokens_before = state.pos, len(state.tokens)
-            if nesting_left and any(rule(state, False) for rule in rules):
+            if _apply(state, silent=False):
                 _record(state, start, tokens_before)
                 continue
             state.append_pending(state.src[start])
@@ -156,8 +176,22 @@ class SpanInline(ParserInline):
         state.label_end = end
 
 
-def _text(state: StateInline, silent: bool) -> bool:
-    stop = cast("SpanState", state).next_stop(state.pos)
+def _start_of(piece: Piece) -> int:
+    return piece.start
+
+
+def _apply(state: SpanState, *, silent: bool) -> bool:
+    """Apply the first rule that fits; each of markdown-it's begins at characters of its own."""
+    if _bare_url(state, silent) or _text(state, silent):
+        return True
+    for rule in _RULES.get(state.src[state.pos], ()):  # noqa: SIM110
+        if rule(state, silent):
+            return True
+    return False
+
+
+def _text(state: SpanState, silent: bool) -> bool:
+    stop = state.next_stop(state.pos)
     if stop <= state.pos:
         return False
     if not silent:
@@ -166,8 +200,8 @@ def _text(state: StateInline, silent: bool) -> bool:
     return True
 
 
-def _bare_url(state: StateInline, silent: bool) -> bool:
-    url = cast("SpanState", state).urls.get(state.pos)
+def _bare_url(state: SpanState, silent: bool) -> bool:
+    url = state.urls.get(state.pos)
     if url is None or url.end > state.posMax:
         return False
     if not silent:

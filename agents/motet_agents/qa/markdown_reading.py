@@ -17,7 +17,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
 from motet_agents.qa.html_reading import HtmlReader
-from motet_agents.qa.markdown_inline import Piece, SpanInline, Steps, TooMuchMarkupError
+from motet_agents.qa.markdown_inline import MAX_NESTING, Piece, SpanInline, Steps, TooMuchMarkupError
 from motet_agents.qa.markdown_lines import Lines
 from motet_agents.qa.markup import read_tag
 from motet_agents.qa.passages import Passage
@@ -25,7 +25,6 @@ from motet_agents.qa.plain_reading import add_plain
 from motet_agents.qa.reading import LinkKind, Reading, ReadingBuilder
 
 MAX_LINES: Final = 400_000
-MAX_NESTING: Final = 100
 _FRONT_MATTER = re.compile(
     r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
 )
@@ -43,6 +42,10 @@ def markdown() -> MarkdownIt:
 
 def _any_link(url: str) -> bool:
     return True
+
+
+def _as_written(url: str) -> str:
+    return url
 
 
 def read_markdown(text: str) -> Reading:
@@ -87,6 +90,7 @@ class _MarkdownReader:
         self._first = first
         self._out = out
         self._md = markdown()
+        self._md.normalizeLink = _as_written  # type: ignore[method-assign]
         self._inline = SpanInline(Steps())
         self._md.inline = self._inline
         self._env: EnvType = {}
@@ -227,7 +231,7 @@ class _MarkdownReader:
         while position < piece.end and text[position] in " \t\n":
             position += 1
         found = parseLinkDestination(text, position, piece.end)
-        if not found.ok or self._md.normalizeLink(found.str) != piece.text:
+        if not found.ok or found.str != piece.text:
             return None
         bracketed = text[position] == "<"
         return position + bracketed, found.pos - bracketed, found.str
@@ -245,7 +249,7 @@ class _MarkdownReader:
     def _find_definition(self, target: str, first: int, after: int) -> tuple[int, int] | None:
         passage = self._lines.raw(first + self._first, after + self._first)
         for match in re.finditer(r"\]:[\s>]*<?([^\s<>]+)", passage.text):
-            if self._md.normalizeLink(unescapeAll(match[1])) == target:
+            if unescapeAll(match[1]) == target:
                 return passage.span(*match.span(1))
         return None
 

@@ -103,7 +103,7 @@ def _best_words(text: str, start: int, end: int, window: tuple[int, int], wanted
     lefts = [match.start() for match in _WORD_START.finditer(text, first, last) if match.start() <= start + slack]
     rights = [match.end() for match in _WORD_END.finditer(text, first, last) if match.end() >= end - slack]
     runs = [
-        (fuzz.ratio(wanted, text[left:right]), left, right)
+        (fuzz.ratio(wanted, " ".join(text[left:right].split())), left, right)
         for left in lefts
         for right in rights
         if abs(right - left - len(wanted)) <= slack and BLOCK not in text[left:right]

@@ -58,9 +58,8 @@ UNDECIDED: Final = 0.6
 UNSURE_EASE: Final = 3.0
 _ENOUGH_WORDS = 100
 _LONGEST_QUOTE = 2_000
-_SHOUTING = re.compile(
-    r"(?<![\w-])[A-Z]{2,}(?:[^\S\x00]+[A-Z]{2,}(?![\w-])){2,}+(?![\w-])!*+|(?<![\w-])[A-Z]{4,}(?![\w-])!++|(?<!!)!{2,}+"
-)
+_CAPITALS = re.compile(r"(?<![\w-])[A-Z]{2,}(?![\w-])(?:[^\S\x00]+[A-Z]{2,}(?![\w-]))*+!*+")
+_EXCLAIMED = re.compile(r"(?<!!)!{2,}+")
 
 
 def check_tone(document: Document, rules: ToneRules, step: str) -> CheckResult:
@@ -121,11 +120,12 @@ class _ToneCheck:
         if wanted is False:
             return
         severity: Severity = "info" if wanted is None else "warning"
-        for number, match in enumerate(_SHOUTING.finditer(self._prose.text)):
-            if number > MAX_FINDINGS:
-                break
+        capitals = [match.span() for match in _CAPITALS.finditer(self._prose.text) if _shouts(match.group())]
+        ends = {end for _, end in capitals}
+        exclaimed = [match.span() for match in _EXCLAIMED.finditer(self._prose.text) if match.end() not in ends]
+        for start, end in (capitals + exclaimed)[: 4 * MAX_FINDINGS]:
             message = "this shouts; capitals and several exclamation marks are harder to read, not stronger"
-            self._note("tone.shouting", severity, match.start(), match.end(), message)
+            self._note("tone.shouting", severity, start, end, message)
 
     def long_sentences(self) -> None:
         limit = self._rules.max_sentence_words
@@ -174,3 +174,12 @@ class _ToneCheck:
                 end=after,
             )
         )
+
+
+def _shouts(capitals: str) -> bool:
+    """Say whether words in capitals are more than abbreviations that stand side by side."""
+    words = capitals.rstrip("!").split()
+    letters = sum(map(len, words))
+    if capitals.endswith("!"):
+        return letters >= (4 if len(words) == 1 else 5)
+    return (len(words) >= 3 and letters >= 9) or (len(words) == 2 and letters >= 10)

@@ -121,16 +121,24 @@ def cancel(
     """Stop a conversation, and wait until it has stopped. Exit status 0 when it was cancelled."""
     from motet_gateway.documents import run_document
     from motet_gateway.lifecycle import run_until_done
+    from motet_gateway.session import carry_through
     from motet_gateway.terminal import print_json, print_result
 
     settings = invocation.settings
-    state = run_until_done(lambda: _cancel(settings, conversation, reason, quiet=quiet))
-    document = run_document(state)
-    if invocation.json:
-        print_json(document)
-    else:
-        print_result(f"{conversation}: {document['status']}")
-    return exits.COMPLETED if document["status"] == "cancelled" else exits.FAILED
+    by = re.sub(r"[^A-Za-z0-9_-]", "-", user_name())[:64] or "operator"
+
+    async def ask(client: Client) -> None:
+        await client.cancel(conversation, by=by, reason=reason)
+
+    def report(state: Conversation, _: str | None) -> int:
+        document = run_document(state)
+        if invocation.json:
+            print_json(document)
+        else:
+            print_result(f"{conversation}: {document['status']}")
+        return exits.COMPLETED if document["status"] == "cancelled" else exits.FAILED
+
+    return run_until_done(lambda: carry_through(settings, conversation, ask, report, quiet=quiet))
 
 
 async def _submit(
@@ -179,14 +187,3 @@ async def _list(settings: Settings) -> list[Summary]:
 
     async with any_place(settings) as place, connected(settings, place) as client:
         return await client.conversations()
-
-
-async def _cancel(settings: Settings, conversation: str, reason: str, *, quiet: bool) -> Conversation:
-    from motet_gateway.session import carry_through
-
-    by = re.sub(r"[^A-Za-z0-9_-]", "-", user_name())[:64] or "operator"
-
-    async def ask(client: Client) -> None:
-        await client.cancel(conversation, by=by, reason=reason)
-
-    return (await carry_through(settings, conversation, ask, quiet=quiet))[0]

@@ -85,8 +85,10 @@ def answer(
     if wait:
         from motet_gateway.session import carry_through
 
-        state, draft = run_until_done(lambda: carry_through(settings, conversation, act, role="desk", quiet=quiet))
-        return finish(invocation, state, draft, fail_on)
+        def report(state: Conversation, draft: str | None) -> int:
+            return finish(invocation, state, draft, fail_on)
+
+        return run_until_done(lambda: carry_through(settings, conversation, act, report, role="desk", quiet=quiet))
     unserved = run_until_done(lambda: _answer_only(settings, act))
     document = {
         "conversation_id": conversation,

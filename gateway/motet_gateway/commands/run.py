@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -51,8 +51,12 @@ def run(
 
     settings = invocation.settings
     loaded = read_task(settings, task)
-    state, drafts = run_until_done(lambda: _run(settings, loaded, executors, quiet=quiet))
-    return finish(invocation, state, drafts, fail_on)
+    draft = loaded.documents.get("draft")
+
+    def report(state: Conversation) -> int:
+        return finish(invocation, state, draft.text if draft else None, fail_on)
+
+    return run_until_done(lambda: _run(settings, loaded, executors, report, quiet=quiet))
 
 
 def up(invocation: Invocation, executors: Executors = 2, playbooks: Playbooks = None) -> int:
@@ -92,24 +96,25 @@ def finish(invocation: Invocation, state: Conversation, draft: str | None, fail_
 
 
 async def _run(
-    settings: Settings, loaded: LoadedTask, executors: int, *, quiet: bool
-) -> tuple[Conversation, str | None]:
+    settings: Settings, loaded: LoadedTask, executors: int, report: Callable[[Conversation], int], *, quiet: bool
+) -> int:
     from motet_gateway.session import Crew, connected, follow_shown, submit, with_crew, working_place
     from motet_gateway.terminal import note
 
-    finished: list[Conversation] = []
+    status = exits.FAILED
     async with working_place(settings) as place:
 
         async def work(_: Crew | None) -> None:
+            nonlocal status
             async with connected(settings, place) as client:
                 submission = await submit(client, loaded)
                 if not submission.created:
                     note(f"motet: {loaded.conversation} was submitted before; this is that conversation")
-                finished.append(await follow_shown(client, loaded.conversation, quiet=quiet))
+                # Reported now: nobody wants to wait for the agents to go home.
+                status = report(await follow_shown(client, loaded.conversation, quiet=quiet))
 
         await with_crew(settings, place, work, executors=executors)
-    draft = loaded.documents.get("draft")
-    return finished[0], draft.text if draft else None
+    return status
 
 
 async def _up(invocation: Invocation, executors: int) -> None:
