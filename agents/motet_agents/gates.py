@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from motet_schemas import (
     CheckGate,
@@ -68,9 +68,9 @@ def _schema(gate: SchemaGate, record: ExecutionRecord) -> GateResult:
     try:
         Draft202012Validator.check_schema(gate.output_schema)
         # An empty registry: no schema can make the verifier fetch anything.
-        validator = Draft202012Validator(gate.output_schema, registry=Registry[Any]())
-        find = cast("Callable[[Json], Iterable[ValidationError]]", validator.iter_errors)  # half typed upstream
-        problems = [f"{problem.json_path}: {problem.message}" for problem in find(record.output)]
+        validator: Any = Draft202012Validator(gate.output_schema, registry=Registry[Any]())
+        found: Iterable[ValidationError] = validator.iter_errors(record.output)
+        problems = [f"{problem.json_path}: {problem.message}" for problem in found]
     except SchemaError as error:
         return result("schema", [f"the gate's own schema is invalid: {error.message}"])
     except (Unresolvable, RecursionError) as error:

@@ -84,7 +84,8 @@ class Consumer:
         self.started = asyncio.Event()
         """Set once the consumer is there and has asked for its first messages."""
         self._held: set[Delivery] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: set[Delivery] = set()
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
 
     @property
     def in_flight(self) -> int:
@@ -131,19 +132,23 @@ class Consumer:
             delivery = await puller.next()
             self._held.add(delivery)
             task = asyncio.create_task(self._see_through(delivery), name=f"handle {delivery.subject}")
-            self._tasks.add(task)
+            self._tasks[task] = delivery
             task.add_done_callback(partial(self._finished, delivery, puller))
 
     def _finished(self, delivery: Delivery, puller: Puller, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._held.discard(delivery)
+        self._begun.discard(delivery)
         puller.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             # The message stays unacknowledged, so the server delivers it again.
             log.error("consumer.unsettled", subject=delivery.subject, error=str(error), exc_info=error)
 
     async def _drain(self) -> None:
-        """Let what runs finish for a while, then cancel it: a cancelled message is handed back."""
+        """Let what runs finish for a while, then cancel it: what is cancelled or has not begun is handed back."""
+        for task, delivery in list(self._tasks.items()):
+            if delivery not in self._begun:
+                task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE_S)
         for task in list(self._tasks):
@@ -160,6 +165,7 @@ class Consumer:
     async def _see_through(self, delivery: Delivery) -> None:
         try:
             async with self._free:
+                self._begun.add(delivery)
                 self._crash("before the handler")
                 event = await self._read(delivery)
                 if event is None:

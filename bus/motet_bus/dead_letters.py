@@ -43,8 +43,7 @@ def failure_of(error: BaseException) -> Failure:
         after_s = None if after_s is None else min(max(after_s, 0.0), _LONGEST_HINT_S)
     else:
         code, retryable, after_s = "exception", True, None
-    # Surrogates (from file names, say) have no UTF-8, so no JSON.
-    message = (str(error) or type(error).__name__).encode("utf-8", "replace").decode()
+    message = _words(error)
     return Failure(
         code=code,
         message=message[:_MESSAGE],
@@ -52,6 +51,15 @@ def failure_of(error: BaseException) -> Failure:
         type=type(error).__qualname__[:200],
         retry_after_s=after_s,
     )
+
+
+def _words(error: BaseException) -> str:
+    """Return what an exception says as text that JSON can hold: surrogates (from file names, say) have no UTF-8."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - an exception that cannot say what it is still has a class
+        said = ""
+    return (said or type(error).__name__).encode("utf-8", "replace").decode()
 
 
 async def bury(bus: Bus, delivery: Delivery, *, consumer: str, failure: Failure, error: BaseException | None) -> None:

@@ -35,6 +35,10 @@ class EndedConversations:
         """Tell everybody that a conversation has ended."""
         await self._link.publish(self._namespace.wire(f"signal.ended.{conversation}"), b"")
 
+    def forget(self, conversation: str) -> None:
+        """Unhear of an end that the conversation's record does not show."""
+        self._ended.pop(conversation, None)
+
     def __contains__(self, conversation: str) -> bool:
         return conversation in self._ended
 

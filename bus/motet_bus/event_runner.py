@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -19,9 +20,11 @@ from motet_schemas import (
     EventData,
     Fact,
     Handled,
+    PermanentError,
     Reference,
     StepReady,
     Subject,
+    Unreadable,
     decode_output,
 )
 from motet_schemas.subjects import build, handled
@@ -100,6 +103,8 @@ class Context:
         self.facts.append(Fact(subject, data))
 
 
+_ANSWERS: Final = frozenset({"plan.created", "plan.rejected", "verify.passed", "verify.failed"})
+
 EventHandler = Callable[[EventData, Context], Awaitable[None]]
 
 
@@ -120,14 +125,15 @@ class EventRunner:
         context = Context(self._bus, event)
         await self._handler(event.data, context)  # type: ignore[arg-type] # unreadable data never gets here
         self._crash("after the handler")
-        if len(context.facts) == 1:
+        if len(context.facts) == 1 and _answers(context.facts[0].subject, event.subject):
             await self._commit_one(context.facts[0], event)
             return
         outputs = tuple(fact.to_output() for fact in context.facts)
         try:
             await self._bus.journal.append(Fact(record, Handled(outputs=outputs)), cause=event.seq)
         except ConflictError:
-            await self._emit_recorded(record, event)
+            if not await self._emit_recorded(record, event):
+                raise PermanentError(f"{record}: what stands there is no record of a run; nothing was emitted") from None
             return
         self._crash("between record and emit")
         await emit(self._bus.journal, context.facts, cause=event.seq)
@@ -146,6 +152,13 @@ class EventRunner:
         facts: list[Fact] = []
         for output in recorded.data.outputs:
             subject, data = decode_output(output)
-            facts.append(Fact(subject, data, id=output.id))  # type: ignore[arg-type] # we wrote it
+            if isinstance(data, Unreadable):
+                raise PermanentError(f"{record}: lists what cannot be emitted: {data.reason}")
+            facts.append(Fact(subject, data, id=output.id))
         await emit(self._bus.journal, facts, cause=event.seq)
         return True
+
+
+def _answers(subject: Subject, cause: Subject) -> bool:
+    """Say whether the cause alone fixes where a fact goes, so that its own fence holds off a second run's."""
+    return subject.kind in _ANSWERS and (subject.conversation, subject.detail) == (cause.conversation, cause.detail)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 import structlog
-from pydantic import ValidationError
 
 from motet_bus.bus import Bus
 from motet_bus.claims import DEFAULT_TTL_S, ClaimLostError, HeldClaim, yield_to_owner
@@ -69,12 +68,18 @@ class StepRunner:
             log.warning("step.fenced", subject=str(event.subject), error=error.message)
 
     async def _is_over(self, event: Event, delivery: Delivery) -> bool:
+        """Say whether the conversation has ended. A broadcast alone proves nothing: anybody can send one."""
         conversation = event.subject.conversation
-        if conversation in self._bus.ended:
-            return True
-        if delivery.deliveries == 1:
+        if delivery.deliveries == 1 and conversation not in self._bus.ended:
             return False
-        return (await self._bus.conversations.load(conversation, at_least=event.seq)).ending is not None
+        return await self._has_ended(event)
+
+    async def _has_ended(self, event: Event) -> bool:
+        conversation = event.subject.conversation
+        state = await self._bus.conversations.load(conversation, at_least=event.seq)
+        if state.ending is None:
+            self._bus.ended.forget(conversation)
+        return state.ending is not None
 
     async def _work(self, event: Event, ready: StepReady, claim: HeldClaim, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
@@ -96,7 +101,7 @@ class StepRunner:
             return
         finished = work.done()
         await _cancel(work, keeping)
-        if finished and work.cancelled():
+        if finished and work.cancelled() and await self._has_ended(event):
             log.info("step.cancelled", subject=str(event.subject), reason="the conversation has ended")
             return
         elapsed_ms = round((loop.time() - started) * 1000)
@@ -111,6 +116,8 @@ class StepRunner:
     def _error(work: asyncio.Task[Outcome], finished: bool, ready: StepReady) -> BaseException | None:
         if not finished:
             return TransientError(f"the step ran out of its time budget of {ready.step.time_budget_s} s")
+        if work.cancelled():
+            return TransientError("the handler was cancelled, and not because its conversation has ended")
         return work.exception()
 
     async def _call(self, event: Event, ready: StepReady) -> Outcome:
@@ -152,12 +159,14 @@ class StepRunner:
     ) -> StepExecuted:
         failure = failure_of(error) if error is not None else None
         try:
-            return self._executed(ready, outcome, failure, elapsed_ms)
-        except ValidationError as problem:
+            record = self._executed(ready, outcome, failure, elapsed_ms)
+            record.to_json()
+        except Exception as problem:  # noqa: BLE001 - a handler may put anything into an outcome
             # What the handler returned breaks the contract: that is the attempt's outcome.
             broken = PermanentError(f"the handler of {self._capability} returned an invalid outcome: {problem}")
             log.error("step.invalid_outcome", subject=str(event.subject), error=broken.message)
             return self._executed(ready, _as_outcome(broken), failure_of(broken), elapsed_ms)
+        return record
 
     def _executed(self, ready: StepReady, outcome: Outcome, failure: Failure | None, elapsed_ms: int) -> StepExecuted:
         return StepExecuted(

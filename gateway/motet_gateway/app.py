@@ -14,7 +14,7 @@ def build_app() -> typer.Typer:
         help="A message bus for agents on NATS JetStream: typed handoffs, every fact recorded once.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
+        rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for group in (run, conversations, desk, agents, tools):

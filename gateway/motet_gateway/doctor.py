@@ -15,7 +15,8 @@ from motet_bus.link import Link
 from motet_bus.topology import StreamSpec, conversations_stream, dead_letters_stream, ensure_stream, objects_stream
 from motet_gateway.config import Settings
 from motet_gateway.consumers import ConsumerState, consumer_states
-from motet_gateway.session import Place, any_place, connected
+from motet_gateway.places import Place, any_place
+from motet_gateway.session import connected
 from motet_schemas import Conversation, MotetError, Namespace, NotFoundError
 
 Status = Literal["ok", "warning", "problem"]

@@ -44,6 +44,7 @@ class Contract(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
+        defer_build=True,
     )
 
     schema_version: ClassVar[int] = 1

@@ -175,9 +175,7 @@ async def test_a_renewed_claim_cannot_be_expired(worker: Bus, rival: Bus, ready:
     assert await executed(worker, "c1") is not None
 
 
-async def test_a_renewal_wins_over_an_expiry_that_was_decided_before_it(
-    worker: Bus, rival: Bus, ready: Event
-) -> None:
+async def test_a_renewal_wins_over_an_expiry_that_was_decided_before_it(worker: Bus, rival: Bus, ready: Event) -> None:
     claim = await HeldClaim.take(worker.journal, ready, ttl_s=0.4)
     seen = await worker.journal.read_last("step.claimed.c1.s1.1")
     assert seen is not None
@@ -289,5 +287,3 @@ async def test_a_rubbish_outcome_ends_the_attempt_and_blocks_nothing(
     attempt = (await rival.conversations.load("c1")).attempt("s1", 1)
     assert attempt is not None
     assert attempt.ended
-
-

@@ -93,7 +93,9 @@ async def test_another_fact_on_the_same_subject_is_refused(orchestrator: Bus) ->
 
 
 async def test_of_many_writers_of_one_fact_one_wins(orchestrator: Bus) -> None:
-    results = await asyncio.gather(*(orchestrator.journal.append(requested()) for _ in range(50)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(orchestrator.journal.append(requested()) for _ in range(50)), return_exceptions=True
+    )
     assert [type(result) for result in results].count(ConflictError) == 49
 
 

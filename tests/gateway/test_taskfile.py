@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from motet_gateway.taskfile import LoadedTask, load_task
+
+from motet_agents.playbooks import load_playbooks
+from motet_gateway.taskfile import LoadedTask, check_task, load_task
 from motet_schemas import InvalidInputError
 
 MIB = 1024 * 1024
@@ -121,7 +123,21 @@ def test_a_playbook_of_ones_own_takes_inputs_of_any_name(folder: Path) -> None:
     assert task.input == {"repository": ".", "base": "HEAD", "deep": {"list": [1, None]}}
 
 
+QA = "{kind: content-qa, input: {text: Hi}, checklist: {links: {}}, "
 BAD = {
+    "an unknown kind": ("{kind: content-aq}", r"kind: there is no playbook 'content-aq', did you mean 'content-qa'\?"),
+    "a kind like no other": ("{kind: xyz}", "there is no playbook 'xyz'. Known here: .*content-qa"),
+    "no draft": ("{kind: content-qa, checklist: {links: {}}}", "input.draft: is missing"),
+    "no checklist": ("{kind: content-qa, input: {text: Hi}}", "checklist: names no check"),
+    "a checklist that names no check": ("{kind: content-qa, input: {text: Hi}, checklist: {}}", "names no check"),
+    "a checklist with a slip": (
+        "{kind: content-qa, input: {text: Hi}, checklist: {complience: {}}}",
+        "complience: unknown field, did you mean 'compliance'",
+    ),
+    "a budget for fewer attempts than steps": (
+        "{kind: content-qa, input: {text: Hi}, checklist: {tone: {}, links: {}}, budget: {max_attempts: 1}}",
+        "budget.max_attempts: 1 is not enough for 2 steps; give at least 2",
+    ),
     "an unknown field": ("{kind: x, chekclist: {}}", r"chekclist: unknown field.*'checklist'"),
     "an unknown budget field": ("{kind: x, budget: {max_atempts: 2}}", r"budget.max_atempts: .*'max_attempts'"),
     "an unknown policy field": ("{kind: x, policy: {min_confidance: 1}}", r"policy.min_confidance: .*'min_confidence'"),
@@ -132,9 +148,9 @@ BAD = {
     "an id with a wildcard": ("{kind: x, id: '*'}", r"id: '\*' cannot be part of a subject"),
     "an id that is too long": ("{kind: x, id: " + "a" * 65 + "}", "id: .* 1 to 64"),
     "an id that is no text": ("{kind: x, id: 12}", "id: must be text, not 12; put it in quotes"),
-    "too many attempts": ("{kind: x, budget: {max_attempts: 11}}", "budget.*max_attempts is 11; it must be 1 to 10"),
-    "too few tokens": ("{kind: x, budget: {max_tokens: 999}}", "max_tokens is 999; it must be 1000 to 12000"),
-    "too little time": ("{kind: x, budget: {time_budget_s: 59}}", "time_budget_s is 59; it must be 60 to 900"),
+    "too many attempts": (QA + "budget: {max_attempts: 11}}", "budget.*max_attempts is 11; it must be 1 to 10"),
+    "too few tokens": (QA + "budget: {max_tokens: 999}}", "max_tokens is 999; it must be 1000 to 12000"),
+    "too little time": (QA + "budget: {time_budget_s: 59}}", "time_budget_s is 59; it must be 60 to 900"),
     "a negative cost": ("{kind: x, budget: {max_cost_usd: -1}}", "max_cost_usd: must be at least 0"),
     "a confidence above one": ("{kind: x, policy: {min_confidence: 1.5}}", "min_confidence: must be .*not 1.5"),
     "text where a number is wanted": ("{kind: x, budget: {max_tokens: many}}", "max_tokens: must be a whole number"),
@@ -173,7 +189,12 @@ BAD = {
 def test_bad_input_is_refused_with_its_place_and_rule(folder: Path, case: str) -> None:
     text, message = BAD[case]
     with pytest.raises(InvalidInputError, match=f"(?s){message}"):
-        _load(folder, text)
+        check_task(_load(folder, text), load_playbooks(), "task.yaml")
+
+
+def test_a_good_task_makes_the_plan_that_the_planner_will_make(folder: Path) -> None:
+    plan = check_task(_load(folder, QA + "policy: {min_confidence: 0.5}}"), load_playbooks(), "task.yaml")
+    assert [(step.id, step.min_confidence) for step in plan.steps] == [("links", 0.5)]
 
 
 @pytest.mark.parametrize(

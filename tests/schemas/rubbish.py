@@ -93,7 +93,7 @@ def any_event(draw: DrawFn, seq: int, time: datetime, conversation: str = "c") -
 
 
 @st.composite
-def any_events(draw: DrawFn, max_size: int = 25) -> list[Event]:
+def any_events(draw: DrawFn, max_size: int = 16) -> list[Event]:
     """A stream of any events, with gaps in its sequence, and a clock that may stand still."""
     events: list[Event] = []
     seq, now = 0, START

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from motet_agents.qa.checklist import Checklist
 from motet_agents.qa.documents import Document
+from motet_agents.qa.elements import BLOCKS, CODE, LINKING, RAW_TEXT, REPLACED
 from motet_schemas.base import Json
 from motet_schemas.findings import Finding
 
@@ -27,35 +28,12 @@ _MARKS_AT_MOST: Final = 200_000
 """Markdown is rendered up to the blank line before this many marks (`[`, `*`, `<`, line ends …)."""
 
 _MARK = re.compile(r"[\[*_<`~|>\n]")
-_LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
-_CODE = frozenset(
-    ["pre", "code", "samp", "template", "script", "style", "textarea", "xmp", "iframe", "noembed", "noframes"]
-)
-_INLINE = frozenset(
-    (
-        *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "data", "del", "dfn", "em", "font", "i", "ins"),
-        *(
-            "kbd",
-            "label",
-            "mark",
-            "q",
-            "s",
-            "small",
-            "span",
-            "strike",
-            "strong",
-            "sub",
-            "sup",
-            "time",
-            "tt",
-            "u",
-            "var",
-        ),
-        "wbr",
-    )
-)
-_SOURCE_LINK = re.compile(r"(?<![\w@/.-])https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?")
-_BARE = re.compile(r"(?:https?://|ftp://|www\.)\S+|\S+@\S+", re.IGNORECASE)
+_SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?)")
+_BARE = re.compile(r"(?<![A-Za-z0-9@/_.-])(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
+_ESCAPING = frozenset("&;\\")
+_UNFINISHED = re.compile(r"<(?=/?[A-Za-z])")
+_HIDING = CODE | RAW_TEXT
+_DIVIDING = BLOCKS | REPLACED | _HIDING | {"br"}
 _WORDLIKE = re.compile(r"[\w']")
 _GAP = " \ufffc "
 
@@ -149,7 +127,10 @@ def _lexicons(checklist: Checklist, group: Group | None) -> Iterator[tuple[str, 
 
 
 def _straight(text: str) -> str:
-    return text.replace("‘", "'").replace("’", "'").replace("“", '"').replace("”", '"')
+    for quotes, plain in (("‘’‚‛′ʼ´", "'"), ("“”„‟″«»", '"')):
+        for quote in quotes:
+            text = text.replace(quote, plain)
+    return text
 
 
 def _occurrences(text: str, phrase: str) -> list[tuple[int, int]]:
@@ -165,8 +146,14 @@ def _occurrences(text: str, phrase: str) -> list[tuple[int, int]]:
 
 
 def _plain_places(document: Document, straight: str, phrase: str) -> Iterator[tuple[int, int]]:
+    """Yield where a phrase stands in the draft with no markup within or beside it."""
+    prose, size = document.prose, len(straight)
     for start, end in _occurrences(straight, phrase):
-        if document.prose.covers(start, end):
+        before, after = max(start - 1, 0), min(end + 1, size)
+        first = start if straight[before].isspace() else before
+        last = end if straight[after - 1].isspace() else after
+        beside = straight[first:start] + straight[end:last]
+        if prose.covers(first, last) and not _ESCAPING.intersection(beside):
             yield start, end
 
 
@@ -215,7 +202,8 @@ class _Page(HTMLParser):
             page.extent = "" if part.endswith(source[-1:]) else f" (the first {len(part):,} characters were rendered)"
             source = str(markdown().render(part))
         # Older versions of the parser look for the end of what never closes again and again.
-        page.feed(source[: source.rfind(">") + 1] + "]]>-->")
+        last_tag = source.rfind(">") + 1
+        page.feed(source[:last_tag] + _UNFINISHED.sub("&lt;", source[last_tag:]) + "]]>-->")
         page.close()
         return page
 
@@ -230,31 +218,29 @@ class _Page(HTMLParser):
         return "".join(self._linkable)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        target = next((value for name, value in attrs if name == _LINKING.get(tag)), None)
+        target = next((value for name, value in attrs if name == LINKING.get(tag)), None)
         if target and not self._code:
             self.links.append(target)
-        if tag in _CODE:
+        if tag in _HIDING:
             self._code.append(tag)
         self._in_link = tag == "a" or self._in_link
-        if tag not in _INLINE:
-            self._divide()
+        self._divide(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._code:
             while self._code.pop() != tag:
                 continue
         self._in_link = self._in_link and tag != "a"
-        if tag not in _INLINE:
-            self._divide()
+        self._divide(tag if tag in BLOCKS or tag == "br" else "")
 
     def handle_data(self, data: str) -> None:
         if not self._code:
             self._texts.append(data)
             self._linkable.append(_GAP if self._in_link else data)
 
-    def _divide(self) -> None:
-        self._texts.append(_GAP)
-        self._linkable.append(_GAP)
+    def _divide(self, tag: str) -> None:
+        self._texts.append(_GAP if tag in _DIVIDING else "")
+        self._linkable.append(_GAP if tag in _DIVIDING else "\ufffc")
 
 
 def _beginning(source: str) -> str:

@@ -5,79 +5,14 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import replace
-from typing import Final
 
 from motet_agents.qa.bare_urls import find_bare_urls
+from motet_agents.qa.elements import BLOCKS, CODE, LINKING, REPLACED, VOID
 from motet_agents.qa.markup import Attribute, Tag, Text, take_apart
 from motet_agents.qa.passages import Passage
 from motet_agents.qa.prose import BLOCK, GAP
 from motet_agents.qa.reading import MAX_TEXT, Reading, ReadingBuilder
 
-CODE: Final = frozenset({"pre", "code", "samp", "template"})
-"""Elements that hold no prose and no links."""
-
-_BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "button",
-        "caption",
-        "center",
-        "dd",
-        "details",
-        "dialog",
-        "dir",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "head",
-        "header",
-        "hgroup",
-        "hr",
-        "html",
-        "legend",
-        "li",
-        "main",
-        "menu",
-        "nav",
-        "ol",
-        "optgroup",
-        "option",
-        "p",
-        "pre",
-        "section",
-        "select",
-        "summary",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "title",
-        "tr",
-        "ul",
-    ]
-)
-_VOID = frozenset(
-    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
-)
-_REPLACED = frozenset(["audio", "canvas", "embed", "iframe", "img", "input", "object", "video"])
-_LINKING = {"a": "href", "area": "href", "img": "src", "iframe": "src", "source": "src"}
 _ENTITY = re.compile(r"&(?:#[0-9]{1,8};?|#[xX][0-9A-Fa-f]{1,8};?|[A-Za-z][A-Za-z0-9]{1,31};?)")
 
 
@@ -112,7 +47,7 @@ class HtmlReader:
     def tag(self, tag: Tag, passage: Passage) -> None:
         """Take in one tag of `passage`."""
         origin = passage.locate(tag.start)
-        if tag.name in _BLOCKS:
+        if tag.name in BLOCKS:
             self._out.prose.end_block(origin)
         elif tag.name == "br":
             self._out.prose.add("\n", origin, 1)
@@ -121,14 +56,14 @@ class HtmlReader:
                 self._note_link_text()
             self._close(tag.name)
             return
-        if tag.name in _BLOCKS and tag.name != "hr" and self._depth.get("p") and self._open[-1] == "p":
+        if tag.name in BLOCKS and tag.name != "hr" and self._depth.get("p") and self._open[-1] == "p":
             self._close("p")
         self._note_anchors(tag)
         if not self.in_code:
             self._note_links(tag, passage)
-        if tag.name in _REPLACED:
+        if tag.name in REPLACED:
             self._out.prose.gap(origin, passage.locate(tag.end - 1) + 1 - origin)
-        if tag.name not in _VOID and not tag.self_closing:
+        if tag.name not in VOID and not tag.self_closing:
             self._open.append(tag.name)
             self._depth[tag.name] = self._depth.get(tag.name, 0) + 1
             if tag.name in CODE:
@@ -182,7 +117,7 @@ class HtmlReader:
     def _note_links(self, tag: Tag, passage: Passage) -> None:
         if tag.name == "base" and (base := tag.attributes.get("href")) and self._out.base is None:
             self._out.base = base.value.strip() or None
-        attribute = tag.attributes.get(_LINKING.get(tag.name, ""))
+        attribute = tag.attributes.get(LINKING.get(tag.name, ""))
         if attribute and attribute.start < attribute.end:
             start, end = _without_padding(passage.text, attribute)
             if start < end:

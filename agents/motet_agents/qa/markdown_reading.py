@@ -26,7 +26,7 @@ from motet_agents.qa.reading import LinkKind, Reading, ReadingBuilder
 
 MAX_LINES: Final = 400_000
 _FRONT_MATTER = re.compile(
-    r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE
+    r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)(?<=[\r\n])(?P=fence)[ \t]*(?:\r\n?|\n|\Z)", re.DOTALL
 )
 _FRONT_LINE = re.compile(r"\s*$|\s+\S|#|-\s|\[|[\"']?[\w.-]+[\"']?\s*[:=](?:\s|$)|[\]}]")
 _CUSTOM_ID = re.compile(r"[ \t]*\{#([\w:.-]+)[^{}]*\}$")
@@ -200,7 +200,7 @@ class _MarkdownReader:
             case "url" | "autolink":
                 inner = (start, end) if piece.kind == "url" else (start + 1, end - 1)
                 self._out.prose.gap(start, end - start)
-                if not (piece.info or reader.in_link):
+                if piece.kind == "autolink" or not (piece.info or reader.in_link):
                     kind: LinkKind = "bare" if piece.kind == "url" else "autolink"
                     self._out.add_link(*inner, piece.text, passage.text[piece.start : piece.end], kind)
                 return passage.text[piece.start : piece.end].strip("<>")

@@ -11,10 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
 
-RAW_TEXT: Final = frozenset({"script", "style", "xmp", "iframe", "noembed", "noframes", "plaintext", "textarea"})
-"""Elements whose content is no markup, and is not prose either."""
+from motet_agents.qa.elements import RAW_TEXT
 
 _NAME = re.compile(r"[A-Za-z][^\s/>\x00]*")
 _ATTRIBUTE = re.compile(

@@ -12,7 +12,7 @@ from typing import Final
 from motet_agents.qa.prose import BLOCK, GAP, Prose
 
 _SAME = {
-    **dict.fromkeys("‘’‚‛′ʼ´`", "'"),
+    **dict.fromkeys("‘’‚‛′ʼ´", "'"),
     **dict.fromkeys("“”„‟″«»", '"'),
     **dict.fromkeys("‐‑‒–—―−", "-"),
     **dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", ""),

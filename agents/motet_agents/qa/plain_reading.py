@@ -8,7 +8,7 @@ from motet_agents.qa.bare_urls import find_bare_urls
 from motet_agents.qa.passages import Passage
 from motet_agents.qa.reading import Reading, ReadingBuilder
 
-_BREAK = re.compile(r"(?:\r\n?|\n)(?:(?:[^\S\r\n]*(?:\r\n?|\n))+|(?=[^\S\r\n]*(?:[-*+•]|\d{1,3}[.)])[^\S\r\n]))")
+_BREAK = re.compile(r"(?>\r\n?|\n)(?:(?:[^\S\r\n]*+(?>\r\n?|\n))++|(?=[^\S\r\n]*(?:[-*+•]|\d{1,3}[.)])[^\S\r\n]))")
 
 
 def read_plain(text: str) -> Reading:

@@ -65,8 +65,9 @@ class ReadingBuilder:
         self.anchors.add(slug)
 
     def build(self) -> Reading:
-        """Return what was collected, each link once."""
-        links = tuple(sorted(set(self.links)))
+        """Return what was collected, each link once: two uses of one definition are one link."""
+        once = {(link.start, link.end, link.target): link for link in reversed(self.links)}
+        links = tuple(sorted(once.values()))
         return Reading(self.prose.build(), links, frozenset(self.anchors), self.base, self.coarse)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -103,9 +103,11 @@ class Readability:
 _LATIN_WORD = re.compile(r"[A-Za-z]+")
 
 
-def readability(prose: Prose) -> Readability:
-    """Return counts and Flesch reading ease (about 0 to 100, higher is easier; Flesch 1948) of English prose."""
-    found = list(sentences(prose))
+def readability(prose: Prose, found: Sequence[Sentence]) -> Readability:
+    """Return counts and Flesch reading ease (about 0 to 100, higher is easier; Flesch 1948) of English prose.
+
+    `found` are all sentences of `prose`.
+    """
     words = sum(sentence.words for sentence in found)
     counts: dict[str, int] = {}
     for word in _LATIN_WORD.findall(prose.text):

@@ -69,7 +69,7 @@ def check_tone(document: Document, rules: ToneRules, step: str) -> CheckResult:
     check.hype()
     check.shouting()
     check.long_sentences()
-    measured = readability(document.prose)
+    measured = readability(document.prose, check.sentences)
     confidence, remark = check.readability(measured)
     if document.reading.coarse:
         confidence, remark = min(confidence, UNDECIDED), document.reading.coarse
@@ -94,6 +94,7 @@ class _ToneCheck:
         self._step = step
         self._folded = FoldedText(document.prose)
         self._named: set[int] = set()
+        self.sentences = list(sentences(document.prose))
 
     def lexicon(self) -> None:
         for phrase in dict.fromkeys(self._rules.banned):
@@ -131,7 +132,7 @@ class _ToneCheck:
         limit = self._rules.max_sentence_words
         if limit is None:
             return
-        for sentence in sentences(self._prose):
+        for sentence in self.sentences:
             if sentence.words > limit and len(self.findings) < 4 * MAX_FINDINGS:
                 message = f"this sentence has {sentence.words:,} words; the limit is {limit}"
                 self._note("tone.sentence", "warning", sentence.start, sentence.end, message)

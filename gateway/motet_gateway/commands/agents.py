@@ -54,7 +54,7 @@ def agents(invocation: Invocation) -> int:
 
 async def _agent(settings: Settings, target: str, *, as_json: bool) -> None:
     from motet_gateway.agent_process import load_agent, print_ready, serve
-    from motet_gateway.session import running_place
+    from motet_gateway.places import running_place
     from motet_gateway.terminal import note
 
     def tell(card: AgentCard) -> None:
@@ -68,7 +68,8 @@ async def _agent(settings: Settings, target: str, *, as_json: bool) -> None:
 
 async def _agents(settings: Settings) -> list[dict[str, Any]]:
     from motet_gateway.consumers import consumer_states
-    from motet_gateway.session import connected, running_place
+    from motet_gateway.places import running_place
+    from motet_gateway.session import connected
 
     async with running_place(settings, wanted_for="`motet agents`") as place, connected(settings, place) as client:
         cards = await client.roll_call()

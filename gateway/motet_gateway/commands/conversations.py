@@ -144,7 +144,8 @@ def cancel(
 async def _submit(
     settings: Settings, loaded: LoadedTask, *, wait: bool, quiet: bool
 ) -> tuple[bool, Conversation | None]:
-    from motet_gateway.session import connected, follow_shown, running_place, submit, warn_if_unserved
+    from motet_gateway.places import running_place
+    from motet_gateway.session import connected, follow_shown, submit, warn_if_unserved
 
     async with running_place(settings, wanted_for="submit") as place, connected(settings, place) as client:
         submission = await submit(client, loaded)
@@ -156,7 +157,8 @@ async def _submit(
 
 async def _watch(settings: Settings, conversation: str, *, quiet: bool) -> tuple[Conversation, str | None]:
     from motet_gateway.documents import is_over
-    from motet_gateway.session import any_place, connected, draft_of, follow_shown, warn_if_unserved
+    from motet_gateway.places import any_place
+    from motet_gateway.session import connected, draft_of, follow_shown, warn_if_unserved
     from motet_schemas import BusUnavailableError
 
     async with any_place(settings) as place, connected(settings, place) as client:
@@ -173,7 +175,8 @@ async def _watch(settings: Settings, conversation: str, *, quiet: bool) -> tuple
 
 
 async def _show(settings: Settings, conversation: str) -> tuple[list[Event], Conversation, str | None]:
-    from motet_gateway.session import any_place, connected, draft_of
+    from motet_gateway.places import any_place
+    from motet_gateway.session import connected, draft_of
     from motet_schemas import fold_all
 
     async with any_place(settings) as place, connected(settings, place) as client:
@@ -183,7 +186,8 @@ async def _show(settings: Settings, conversation: str) -> tuple[list[Event], Con
 
 
 async def _list(settings: Settings) -> list[Summary]:
-    from motet_gateway.session import any_place, connected
+    from motet_gateway.places import any_place
+    from motet_gateway.session import connected
 
     async with any_place(settings) as place, connected(settings, place) as client:
         return await client.conversations()

@@ -153,7 +153,8 @@ async def _answer(
 
 async def _answer_only(settings: Settings, act: Any) -> bool:
     """Record the answer; say whether nobody will act on it until agents run."""
-    from motet_gateway.session import any_place, connected
+    from motet_gateway.places import any_place
+    from motet_gateway.session import connected
 
     async with any_place(settings) as place, connected(settings, place, role="desk") as client:
         await act(client)
@@ -162,7 +163,8 @@ async def _answer_only(settings: Settings, act: Any) -> bool:
 
 async def _inbox(settings: Settings) -> list[tuple[Conversation, Question]]:
     from motet_agents import desk
-    from motet_gateway.session import any_place, connected
+    from motet_gateway.places import any_place
+    from motet_gateway.session import connected
 
     async with any_place(settings) as place, connected(settings, place) as client:
         waiting = await desk.inbox(client)

@@ -14,7 +14,7 @@ from motet_gateway.invocation import Invocation, Playbooks, command
 if TYPE_CHECKING:
     from motet_bus.supervisor import Child
     from motet_gateway.config import Settings
-    from motet_gateway.session import Place
+    from motet_gateway.places import Place
     from motet_gateway.taskfile import LoadedTask
     from motet_schemas import Conversation
 
@@ -98,7 +98,8 @@ def finish(invocation: Invocation, state: Conversation, draft: str | None, fail_
 async def _run(
     settings: Settings, loaded: LoadedTask, executors: int, report: Callable[[Conversation], int], *, quiet: bool
 ) -> int:
-    from motet_gateway.session import Crew, connected, follow_shown, submit, with_crew, working_place
+    from motet_gateway.places import working_place
+    from motet_gateway.session import Crew, connected, follow_shown, submit, with_crew
     from motet_gateway.terminal import note
 
     status = exits.FAILED
@@ -118,7 +119,8 @@ async def _run(
 
 
 async def _up(invocation: Invocation, executors: int) -> None:
-    from motet_gateway.session import Crew, with_crew, working_place
+    from motet_gateway.places import working_place
+    from motet_gateway.session import Crew, with_crew
     from motet_schemas import BusUnavailableError
 
     settings = invocation.settings
@@ -139,7 +141,7 @@ async def _up(invocation: Invocation, executors: int) -> None:
 
 def _tell_ready(invocation: Invocation, place: Place, children: Sequence[Child]) -> None:
     """Say that every agent is ready: on standard output, and in the discovery file from then on."""
-    from motet_gateway.session import announce
+    from motet_gateway.places import announce
     from motet_gateway.store import RunningAgent
     from motet_gateway.terminal import note, print_json
 

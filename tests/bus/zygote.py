@@ -1,0 +1,85 @@
+"""Starts agents as real processes, quickly: imports everything once, then forks one process for each line of input.
+
+Run by `tests.bus.processes`. A line is the JSON of an order; the answer is the new process's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import motet_agents.orchestrator
+import motet_agents.planner
+import motet_agents.verifier  # noqa: F401 - imported before the fork, so that each process starts at once
+from motet_bus import Agent, AgentCard, ConnectOptions, RunOptions, run_agent
+
+_PR_SET_PDEATHSIG = 1
+
+
+async def serve(order: dict[str, Any]) -> None:
+    """Run the agent that an order names until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    module, _, name = str(order["agent"]).partition(":")
+    agent = getattr(importlib.import_module(module), name)
+    assert isinstance(agent, Agent)
+    died = Path(order["ready"] + ".died")
+
+    def crash(point: str) -> None:
+        if point == order.get("crash") and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_ready(card: AgentCard) -> None:
+        Path(order["ready"]).write_text(card.instance)
+
+    await run_agent(
+        agent,
+        ConnectOptions(url=order["url"], name=agent.name),
+        stop=stop,
+        namespace=order["namespace"],
+        settings=order.get("settings"),
+        run=RunOptions(claim_ttl_s=order["claim_ttl_s"], ack_wait_s=order["ack_wait_s"], crash=crash),
+        on_ready=on_ready,
+    )
+
+
+def become_agent(order: dict[str, Any]) -> int:
+    """Turn this fresh process into the agent; its exit status."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ |= order.get("environ", {})
+    try:
+        asyncio.run(serve(order))
+    except BaseException:  # noqa: BLE001 - the process ends here, and its log says why
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Fork an agent for each line of standard input."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            status = become_agent(json.loads(line))
+            sys.stdout.flush()
+            os._exit(status)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Reports, tables and progress for people: quotes with their place, and nothing that commands the terminal."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rich.console import RenderableType
+
+from motet_gateway.answers import how_to_answer
+from motet_gateway.documents import event_documents, run_document
+from motet_gateway.invocation import Invocation
+from motet_gateway.progress import changes, live_view
+from motet_gateway.render import agents_table, conversations_table, events_table, inbox, place_of, report
+from motet_gateway.terminal import console, one_line, printable
+from motet_schemas import Conversation, StepExpired, fold_all
+from tests.gateway.recorded import DRAFT, START, TONE, Recorded, ambiguous, clean, flawed
+
+
+def _text(content: RenderableType) -> str:
+    file = io.StringIO()
+    console(file).print(content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("offset", "place"), [(0, (1, 1)), (1, (1, 2)), (2, (1, 3)), (3, (2, 1)), (4, (3, 1)), (5, (3, 2)), (7, (3, 4))]
+)
+def test_an_offset_is_a_line_and_a_column(offset: int, place: tuple[int, int]) -> None:
+    assert place_of("ab\n\ncde", offset) == place
+
+
+def test_a_report_shows_findings_as_quotes_with_their_place() -> None:
+    shown = _text(report(run_document(flawed().state), DRAFT))
+    assert "launch · completed · changes needed" in shown
+    assert "error   3:3      compliance.forbidden" in shown
+    assert "“risk-free”" in shown
+    assert "missing  compliance.required" in shown
+    assert "brain rule-based" in shown
+
+
+def test_a_report_without_the_draft_still_says_where() -> None:
+    assert f"offset {DRAFT.index('risk-free')}" in _text(report(run_document(flawed().state)))
+
+
+def test_a_waiting_report_says_how_to_answer_with_the_very_command() -> None:
+    state = ambiguous().state
+    invocation = Invocation(json=False, flags={"store": "my store", "namespace": None})
+    shown = _text(report(run_document(state), DRAFT, how_to_answer(invocation, state)))
+    assert "motet answer launch --approve --wait --store 'my store'" in shown
+    assert "--revise 'TEXT', --reject, --take-over FILE" in shown
+    assert "silence means reject" in shown
+
+
+def test_several_questions_are_told_apart_by_number() -> None:
+    state = ambiguous().asked(2, step=None, reason="time_exhausted").state
+    lines = how_to_answer(Invocation(json=False, flags={}), state)
+    assert any("--number 1" in line for line in lines)
+    assert any("--number 2" in line for line in lines)
+
+
+def test_unknown_is_shown_as_unknown() -> None:
+    recorded = Recorded().submitted().planned(TONE).done(TONE, tokens=None, confidence=None)
+    shown = _text(report(run_document(recorded.state)))
+    assert "unknown (wanted 0.70)" in shown
+    assert "cost unknown" in shown
+
+
+def test_nothing_that_others_wrote_commands_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x07\x9b") == "a\\x1b[2Jb\\x07\\x9b"
+    assert printable("tab\tline\nend\r\n") == "tab\tline\nend\n"
+    assert printable("abc\u202edef") == "abc\\x202edef"
+    assert one_line("x" * 500, 10) == "x" * 9 + "…"
+    document = run_document(flawed().state)
+    document["report"]["findings"][1]["quote"] = "\x1b]0;owned\x07"
+    document["report"]["concerns"] = ["[red]markup[/red] \x1b[31m"]
+    shown = _text(report(document))
+    assert "\x1b" not in shown
+    assert "[red]markup[/red]" in shown
+
+
+def test_tables_show_what_there_is() -> None:
+    summary: dict[str, Any] = {
+        "conversation_id": "launch",
+        "kind": "content-qa",
+        "owner": None,
+        "submitted_at": START.isoformat(),
+        "status": "waiting",
+        "verdict": "needs_human",
+        "questions": 1,
+    }
+    assert "launch" in _text(conversations_table([summary]))
+    assert "no conversations" in _text(conversations_table([]))
+    assert "no agent answers" in _text(agents_table([]))
+    assert "nobody is asked" in _text(inbox([], []))
+    assert "step.claimed.launch.tone.1" in _text(events_table(event_documents(clean().events)))
+
+
+def test_plain_progress_says_each_thing_once() -> None:
+    recorded = ambiguous()
+    before = Conversation(id="launch")
+    lines: list[str] = []
+    for end in range(1, len(recorded.events) + 1):
+        after = fold_all("launch", recorded.events[:end])
+        lines += changes(before, after)
+        before = after
+    assert lines == [
+        "launch: submitted (content-qa)",
+        "plan 1: tone, compliance",
+        "tone, attempt 1: claimed by executor-1",
+        "tone, attempt 1: passed, confidence 0.99 ≥ 0.70, 120 ms",
+        "tone, attempt 1: verification passed",
+        "compliance, attempt 1: claimed by executor-1",
+        "compliance, attempt 1: passed, confidence 0.60 < 0.70, 120 ms",
+        "compliance, attempt 1: verification passed",
+        "question 1: Is it good enough?",
+    ]
+    assert lines == changes(Conversation(id="launch"), before)
+
+
+def test_a_lost_claim_is_told() -> None:
+    recorded = Recorded().submitted().planned().ready(TONE).claimed(TONE)
+    recorded.record("step.expired", "tone", 1, data=StepExpired(owner="executor-1", reason="ttl: it fell silent"))
+    assert "tone, attempt 1: claim lost: ttl: it fell silent" in changes(Conversation(id=""), recorded.state)
+
+
+def test_the_live_view_shows_state_attempt_confidence_time_tokens_and_budget() -> None:
+    recorded = Recorded().submitted().planned().done(TONE)
+    recorded.ready(recorded.state.plan.steps[1]).claimed(recorded.state.plan.steps[1])  # type: ignore[union-attr]
+    view = live_view(recorded.state, {("compliance", 1): 90.0}, START + timedelta(seconds=31), 95.0)
+    shown = _text(view)
+    assert "done" in shown
+    assert "0.99 ≥ 0.70" in shown
+    assert "working" in shown
+    assert "5 s" in shown
+    assert "2/6" in shown
+    assert "0/6,000" in shown
+    assert "30/240" in shown
+
+
+def test_the_live_view_starts_before_there_is_a_plan() -> None:
+    assert "planning" in _text(live_view(Recorded().submitted().state, {}, START, 0.0))
+    assert "? Is it good enough?" in _text(live_view(ambiguous().state, {}, START, 0.0))
