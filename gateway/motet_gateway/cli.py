@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,15 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exits.SIGNALLED + interruption.number
     except KeyboardInterrupt:
         return exits.SIGNALLED + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.SIGNALLED + signal.SIGPIPE
 
 
 def _run(arguments: list[str], *, as_json: bool) -> int:
     import typer
     import typer.main
+
     from motet_gateway.app import build_app
 
     try:
@@ -42,7 +38,7 @@ def _run(arguments: list[str], *, as_json: bool) -> int:
         return _bad_usage(error, as_json=as_json)
     except typer.Abort:
         return exits.SIGNALLED + signal.SIGINT
-    except (KeyboardInterrupt, BrokenPipeError, exits.Interrupted):
+    except (KeyboardInterrupt, exits.Interrupted):
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: a stack trace never meets a user
         return _failed(error, as_json=as_json)

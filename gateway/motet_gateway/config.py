@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from motet_observability import LogFormat, LogLevel
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.subjects import Namespace
 from motet_schemas.validation import explain, unknown_field
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 FILE: Final = "motet.yaml"
 PREFIX: Final = "MOTET_"
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["console", "json"]
 
 
 class Settings(BaseModel):

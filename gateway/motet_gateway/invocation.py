@@ -82,7 +82,7 @@ class Invocation:
     def settings(self) -> Settings:
         """Flags over environment over `motet.yaml`; logs follow them from now on. Raises `InvalidInputError`."""
         from motet_gateway.config import load_settings
-        from motet_gateway.logs import set_up_logs
+        from motet_observability import set_up_logs
 
         settings = load_settings(self.flags)
         set_up_logs(settings.log_level, settings.log_format)

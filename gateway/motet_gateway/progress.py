@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
+from motet_gateway.render import confidence
 from motet_gateway.terminal import console, note, one_line, printable
 from motet_schemas import Attempt, Conversation, PlanStep
 from motet_schemas.standing import (
@@ -103,7 +104,7 @@ def _attempt_changes(before: Attempt | None, after: Attempt, step: PlanStep) -> 
     if after.record is not None and (before is None or before.record is None):
         record = after.record
         found = f", {len(record.findings)} finding(s)" if record.findings else ""
-        sure = f"confidence {_confidence(record.confidence, step)}"
+        sure = f"confidence {confidence(record.confidence, step.min_confidence)}"
         lines.append(f"{name}: {record.status}, {sure}{found}, {record.elapsed_ms} ms")
     if after.verification is not None and (before is None or before.verification is None):
         lines.append(f"{name}: verification {after.verification.verdict}")
@@ -172,18 +173,11 @@ def _steps_table(state: Conversation, since: dict[tuple[str, int], float], monot
             step.id,
             Text(_WORDS.get(status, status), style=_STYLES.get(status, "dim")),
             f"{attempts_made(state, [step.id])}/{step.max_attempts}",
-            _confidence(last.record.confidence, step) if last and last.record else "",
+            confidence(last.record.confidence, step.min_confidence) if last and last.record else "",
             _elapsed(last, since, monotonic_s),
             "" if not records else "?" if tokens is None else f"{tokens:,}",
         )
     return table
-
-
-def _confidence(value: float | None, step: PlanStep) -> str:
-    if value is None:
-        return f"unknown (wanted {step.min_confidence:.2f})"
-    sign = "≥" if value >= step.min_confidence else "<"
-    return f"{value:.2f} {sign} {step.min_confidence:.2f}"
 
 
 def _elapsed(last: Attempt | None, since: dict[tuple[str, int], float], monotonic_s: float) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SEVERITIES: Final = {"error": "bold red", "warning": "yellow", "info": "dim"}
 _VERDICTS: Final = {"approved": "bold green", "changes_needed": "bold red", "needs_human": "bold yellow"}
 _QUOTE: Final = 160
+_HANGING: Final = 10
+_COPIED: Final = ("conversation", "subject", "instance")
 
 
 def place_of(draft: str, offset: int) -> tuple[int, int]:
@@ -47,19 +49,20 @@ def report(document: dict[str, Any], draft: str | None = None, answers: Sequence
         parts += [Text("\nSteps", style="bold"), steps_table(document["steps"])]
     if body["concerns"]:
         parts.append(Text("\nConcerns", style="bold"))
-        parts += [Text(f"  - {one_line(concern, 400)}") for concern in body["concerns"]]
+        parts += [_indented(f"- {one_line(concern, 400)}", 2) for concern in body["concerns"]]
     asked = [question for question in document["escalations"] if question["status"] == "open"]
     if asked:
-        parts += [Text("\nA human is asked", style="bold yellow"), *(_question(question) for question in asked)]
-        parts += [Text(f"  {line}") for line in answers]
+        parts.append(Text("\nA human is asked", style="bold yellow"))
+        parts += [part for question in asked for part in _question(question)]
+        parts += [_command(line) for line in answers]
     parts.append(Text(f"\n{_usage(document)}", style="dim"))
     return Group(*parts)
 
 
-def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[Text]:
+def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[RenderableType]:
     from rich.text import Text
 
-    lines: list[Text] = []
+    lines: list[RenderableType] = []
     for finding in findings:
         place = "missing" if finding["start"] is None else f"offset {finding['start']}"
         if draft is not None and finding["start"] is not None:
@@ -72,8 +75,8 @@ def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[Text]:
             )
         )
         if finding["quote"] is not None:
-            lines.append(Text(f"          “{one_line(finding['quote'], _QUOTE)}”", style="italic"))
-        lines.append(Text(f"          {one_line(finding['message'], 400)}"))
+            lines.append(_indented(f"“{one_line(finding['quote'], _QUOTE)}”", _HANGING, style="italic"))
+        lines.append(_indented(one_line(finding["message"], 400), _HANGING))
     return lines
 
 
@@ -81,14 +84,13 @@ def steps_table(steps: list[dict[str, Any]]) -> Table:
     """Return the table of steps: state, attempts, confidence against threshold, verdict, time, tokens, model."""
     table = _table("step", "state", "attempts", "confidence", "verified", "time", "tokens", "model")
     for step in steps:
-        confidence = "unknown" if step["confidence"] is None else f"{step['confidence']:.2f}"
         elapsed = "" if step["elapsed_ms"] is None else f"{step['elapsed_ms'] / 1000:.2f} s"
         tokens = "" if step["elapsed_ms"] is None else "unknown" if step["tokens"] is None else f"{step['tokens']:,}"
         table.add_row(
             step["id"],
             step["status"],
             str(step["attempts"]),
-            f"{confidence} (wanted {step['min_confidence']:.2f})" if step["attempts"] else "",
+            confidence(step["confidence"], step["min_confidence"]) if step["attempts"] else "",
             step["verdict"] or "",
             elapsed,
             tokens,
@@ -125,8 +127,7 @@ def inbox(questions: list[dict[str, Any]], answers: Sequence[Sequence[str]]) -> 
     parts: list[RenderableType] = []
     for question, how in zip(questions, answers, strict=True):
         parts.append(Text.assemble((question["conversation_id"], "bold"), f" · {question['kind']}"))
-        parts.append(_question(question))
-        parts += [Text(f"  {line}") for line in how]
+        parts += [*_question(question), *(_command(line) for line in how)]
     return Group(*parts)
 
 
@@ -179,13 +180,35 @@ def findings_of_doctor(findings: list[dict[str, Any]]) -> Group:
     return Group(*parts)
 
 
-def _question(question: dict[str, Any]) -> Text:
+def confidence(value: float | None, threshold: float) -> str:
+    """Return how sure somebody was, against the threshold: `0.63 < 0.70`."""
+    if value is None:
+        return f"unknown, not {threshold:.2f}"
+    return f"{value:.2f} {'≥' if value >= threshold else '<'} {threshold:.2f}"
+
+
+def _question(question: dict[str, Any]) -> list[RenderableType]:
+    about = question["step"] or "the whole task"
+    due = f"asked: {printable(question['asked'] or '')}, due {_local(question['due_at'])}"
+    return [
+        _indented(f"{question['number']}. [{about}: {question['reason']}]", 2),
+        _indented(one_line(question["question"] or "", 600), 5),
+        _indented(f"{due}, silence means {question['on_timeout']}", 5),
+    ]
+
+
+def _indented(text: str, columns: int, style: str = "") -> RenderableType:
+    from rich.padding import Padding
     from rich.text import Text
 
-    about = question["step"] or "the whole task"
-    asked = f"  {question['number']}. [{about}: {question['reason']}] {one_line(question['question'] or '', 600)}\n"
-    due = f"     asked: {printable(question['asked'] or '')}, due {_local(question['due_at'])}"
-    return Text(f"{asked}{due}, silence means {question['on_timeout']}")
+    return Padding(Text(text, style=style), (0, 0, 0, columns), expand=False)
+
+
+def _command(line: str) -> Text:
+    """Return a line that is never broken: it is there to be copied."""
+    from rich.text import Text
+
+    return Text(f"     {line}", no_wrap=True, overflow="ignore")
 
 
 def _usage(document: dict[str, Any]) -> str:
@@ -210,5 +233,5 @@ def _table(*headings: str) -> Table:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in _COPIED)
     return table

@@ -37,7 +37,8 @@ def console(file: TextIO) -> Console:
 
 def print_result(content: RenderableType) -> None:
     """Print a result for people on standard output."""
-    console(sys.stdout).print(content)
+    # What is wider than the terminal (a command to copy) is for the terminal to break, not to be cut off here.
+    console(sys.stdout).print(content, crop=False)
 
 
 def print_json(document: Any, *, compact: bool = False) -> None:

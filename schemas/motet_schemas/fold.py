@@ -104,7 +104,7 @@ def _apply(state: Conversation, subject: Subject, data: Data, now: datetime) -> 
 
 def _out_of_turn(state: Conversation, subject: Subject) -> bool:
     """Say whether a number is beyond the next one. Ours are contiguous, so only an outsider skips any."""
-    if subject.family in ("step", "verify"):
+    if subject.kind == "step.ready":  # what is said of an attempt counts for those, too, who read that attempt alone
         return subject.number > len(state.opened(subject.step)) + 1
     if subject.family == "plan":
         return subject.number > max(state.revisions, default=0) + 1
@@ -195,8 +195,14 @@ def _ready(state: Conversation, subject: Subject, data: Data, now: datetime) -> 
     attempt = _attempt(state, subject)
     if attempt.opened:
         return state
-    ready = data if isinstance(data, StepReady) else None
-    return _with_attempt(state, replace(attempt, opened=True, ready=ready, capability=subject.detail[2]))
+    opened = replace(attempt, opened=True, capability=subject.detail[2])
+    if isinstance(data, StepReady):
+        return _with_attempt(state, replace(opened, ready=data))
+    # Nobody can work on it, so it has failed; the next attempt is opened like after any other failure.
+    reason = data.reason if isinstance(data, Unreadable) else "unreadable"
+    return _with_attempt(
+        state, replace(opened, unreadable=opened.unreadable or reason, ended_at=opened.ended_at or now)
+    )
 
 
 def _claimed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:

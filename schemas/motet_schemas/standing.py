@@ -86,6 +86,11 @@ def _unsuccessful(attempt: Attempt) -> Problem:
     )
 
 
+def newest_request(state: Conversation) -> int:
+    """Return the number of the newest plan revision that was asked for; 0 when none was."""
+    return max((number for number, revision in state.revisions.items() if revision.requested is not None), default=0)
+
+
 def answers(state: Conversation, step: str, attempt: int | None = None) -> list[Question]:
     """Return the decided questions about a step (or one attempt at it), oldest first."""
     return [
@@ -111,7 +116,12 @@ def open_questions(state: Conversation) -> list[Question]:
 
 def _is_moot(state: Conversation, question: Question) -> bool:
     raised, plan = question.raised, state.plan
-    if raised is None or plan is None:
+    if raised is None:
+        return False
+    letter = state.letters.get(raised.letter) if raised.letter else None
+    if letter is not None and (letter.status == "retried" or (letter.status == "discarded" and raised.step is None)):
+        return True
+    if plan is None:
         return False
     if raised.reason == "plan_rejected":
         return True

@@ -60,7 +60,7 @@ class AgentProcesses:
         self._namespace = namespace
         self._started: list[AgentProcess] = []
         self.runs_file = folder / "runs"
-        self.defaults: dict[str, Any] = {"claim_ttl_s": 1.0, "ack_wait_s": 1.0}
+        self.defaults: dict[str, Any] = {"claim_ttl_s": 1.0, "ack_wait_s": 0.5}
 
     def start(self, agent: str, **order: object) -> AgentProcess:
         """Start `module:agent`; `crash` names the point at which it kills itself, once."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,7 +49,7 @@ class Motet:
         return json.loads(done.stdout)
 
     @contextmanager
-    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *arguments: str | Path) -> Generator[subprocess.Popen[str]]:
         """Start one command, and see to it that it has ended afterwards."""
         process = subprocess.Popen(
             self._command(arguments),

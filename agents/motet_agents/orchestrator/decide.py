@@ -52,7 +52,16 @@ def decide(state: Conversation) -> Decision:
         asked += time_question(state)
     raised = [raise_question(state, question, offset) for offset, question in enumerate(asked)]
     timers = [*question_timers(state, raised), *budget_timer(state, asking=bool(raised))]
-    return Decision((*facts, *raised, *timers))
+    decided = (*facts, *raised, *timers)
+    return Decision(decided, final=not any(_is_spoilt(state, fact) for fact in decided))
+
+
+def _is_spoilt(state: Conversation, fact: Fact) -> bool:
+    """Say whether a fact opens an attempt that an outsider has ended already, so that more is missing at once."""
+    if fact.subject.kind != "step.ready":
+        return False
+    attempt = state.attempt(fact.subject.step, fact.subject.number)
+    return attempt is not None and attempt.ended
 
 
 def is_settled(state: Conversation) -> bool:

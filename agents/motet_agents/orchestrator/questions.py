@@ -19,6 +19,7 @@ from motet_schemas.standing import (
     granted,
     judge,
     known_usage,
+    newest_request,
     open_questions,
     policy_of,
 )
@@ -119,7 +120,7 @@ def plan_question(state: Conversation) -> Asked | str | None:
         for number, revision in state.revisions.items()
         if revision.requested is not None and (revision.refusal or revision.letter)
     ]
-    if max(state.revisions) not in refused:
+    if newest_request(state) not in refused:
         return None
     about = [question for _, question in sorted(state.questions.items()) if question.raised and not question.broken]
     about = [question for question in about if question.raised and question.raised.reason == "plan_rejected"]

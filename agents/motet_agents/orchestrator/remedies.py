@@ -8,7 +8,7 @@ from typing import Final
 
 from motet_agents.orchestrator.questions import Asked, step_question
 from motet_schemas import Attempt, Conversation, PlanStep
-from motet_schemas.standing import Problem, answers, attempts_made, policy_of, revisions_granted
+from motet_schemas.standing import Problem, answers, attempts_made, newest_request, policy_of, revisions_granted
 
 MAX_LOST_CLAIMS: Final = 3
 _BACKOFF_FIRST_S: Final = 1.0
@@ -72,17 +72,17 @@ def remedy(
 
 def replanning(state: Conversation) -> bool:
     """Say whether a re-plan was requested and the planner has not answered."""
-    newest = max(state.revisions, default=0)
+    newest = newest_request(state)
     if newest <= state.plan_revision:
         return False
     revision = state.revisions[newest]
-    return revision.requested is not None and not revision.answered and revision.letter is None
+    return not revision.answered and revision.letter is None
 
 
 def replans_left(state: Conversation) -> bool:
     """Say whether the policy allows another re-plan."""
-    planned = [number for number, revision in state.revisions.items() if revision.plan is not None]
-    used = max(state.revisions, default=0) - min(planned, default=0)
+    planned = min((number for number, revision in state.revisions.items() if revision.plan is not None), default=0)
+    used = sum(1 for number, one in state.revisions.items() if one.requested is not None and number > planned)
     return used < policy_of(state).max_replans
 
 

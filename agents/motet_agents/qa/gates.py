@@ -24,13 +24,14 @@ from motet_schemas.findings import Finding
 Group = Literal["tone", "compliance"]
 
 _SHOWN = 5
-_MARKS_AT_MOST: Final = 200_000
+_MARKS_AT_MOST: Final = 100_000
 """Markdown is rendered up to the blank line before this many marks (`[`, `*`, `<`, line ends …)."""
 
 _MARK = re.compile(r"[\[*_<`~|>\n]")
 _SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?)")
 _BARE = re.compile(r"(?<![A-Za-z0-9@/_.-])(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
 _ESCAPING = frozenset("&;\\")
+_NO_TAG = re.compile(r"<(?![A-Za-z/!?])")
 _UNFINISHED = re.compile(r"<(?=/?[A-Za-z])")
 _HIDING = CODE | RAW_TEXT
 _DIVIDING = BLOCKS | REPLACED | _HIDING | {"br"}
@@ -198,12 +199,14 @@ class _Page(HTMLParser):
         if document.media_type == "text/markdown":
             from motet_agents.qa.markdown_reading import front_matter_end, markdown
 
-            part = _beginning(source[front_matter_end(source) :])
-            page.extent = "" if part.endswith(source[-1:]) else f" (the first {len(part):,} characters were rendered)"
+            body = source[front_matter_end(source) :]
+            part = _beginning(body)
+            page.extent = "" if part == body else f" (the first {len(part):,} characters were rendered)"
             source = str(markdown().render(part))
         # Older versions of the parser look for the end of what never closes again and again.
+        source = _NO_TAG.sub("\ufffc", source)
         last_tag = source.rfind(">") + 1
-        page.feed(source[:last_tag] + _UNFINISHED.sub("&lt;", source[last_tag:]) + "]]>-->")
+        page.feed(source[:last_tag] + _UNFINISHED.sub("\ufffc", source[last_tag:]) + "]]>-->")
         page.close()
         return page
 

@@ -22,6 +22,7 @@ from motet_agents.qa.bare_urls import find_bare_urls
 
 PieceKind = Literal["text", "shown", "code", "url", "tag", "autolink", "link", "image"]
 MAX_STEPS: Final = 1_500_000
+MAX_BLOCK_STEPS: Final = 50_000
 MAX_NESTING: Final = 100
 
 _PIECES: dict[str, PieceKind] = {"code_inline": "code", "html_inline": "tag"}
@@ -47,7 +48,7 @@ _STOPS = {
 
 
 class TooMuchMarkupError(Exception):
-    """The document needs more steps than `MAX_STEPS`."""
+    """The document needs more steps than `MAX_STEPS`, or a block of it more than `MAX_BLOCK_STEPS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,19 @@ class Steps:
     """How much work one document may still cost."""
 
     left: int = MAX_STEPS
+    left_in_block: int = MAX_BLOCK_STEPS
+
+    def begin_block(self) -> None:
+        """Begin a block; what the last one took is taken."""
+        self.left -= MAX_BLOCK_STEPS - self.left_in_block
+        self.left_in_block = MAX_BLOCK_STEPS
+        if self.left < 0:
+            raise TooMuchMarkupError
 
     def take(self) -> None:
         """Count one step; raises `TooMuchMarkupError` when there were too many."""
-        self.left -= 1
-        if self.left < 0:
+        self.left_in_block -= 1
+        if self.left_in_block < 0:
             raise TooMuchMarkupError
 
 
@@ -126,6 +135,7 @@ class SpanInline(ParserInline):
 
     def pieces(self, source: str, md: MarkdownIt, env: EnvType) -> list[Piece]:
         """Return the pieces of a block's `source`, in order of their start, outer ones after inner ones."""
+        self._steps.begin_block()
         state = SpanState(source, md, env, [], urls=True)
         self._run(state)
         return sorted(state.record.pieces, key=_start_of)

@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from motet_agents.qa.elements import RAW_TEXT
+
+MAX_ATTRIBUTES: Final = 200
 
 _NAME = re.compile(r"[A-Za-z][^\s/>\x00]*")
 _ATTRIBUTE = re.compile(
@@ -58,13 +61,14 @@ class Text:
 def take_apart(source: str, start: int = 0, end: int | None = None) -> Iterator[Tag | Text]:
     """Yield the tags and texts of `source[start:end]` in order; comments and raw text are passed over."""
     stop = len(source) if end is None else end
+    last_tag_end = source.rfind(">", start, stop)
     position = text_start = start
     while found := _OPENING.search(source, position, stop):
         opening = found.start()
         tag = None
         after = _skip_declaration(source, opening, stop)
         if after is None:
-            tag = read_tag(source, opening, stop)
+            tag = read_tag(source, opening, stop) if opening < last_tag_end else None
             if tag is None:
                 break
             after = tag.end
@@ -89,6 +93,10 @@ def read_tag(source: str, start: int, stop: int) -> Tag | None:
     position = name.end()
     while position < stop and source[position] != ">":
         match = _ATTRIBUTE.match(source, position, stop)
+        if len(attributes) > MAX_ATTRIBUTES:
+            end = source.find(">", position, stop)
+            position = stop if end == -1 else end
+            break
         if match is None or match.end() == position:
             position += 1
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from motet_bus.fences import Fence, attempt_fence
 from motet_schemas import (
+    Attempt,
     ConflictError,
     Event,
     EventData,
@@ -131,7 +132,7 @@ class Agents:
 
     def _yield_to_owner(self, event: Event) -> None:
         events = self._attempt_events(event)
-        attempt = fold_all(self.stream.conversation, events).attempt(event.subject.step, event.subject.number)
+        attempt = self._attempt(event)
         if attempt is not None and attempt.ended:
             self._ack("worker", event)
         elif events and (attempt is None or attempt.claim is None or attempt.claim.live_until <= self.stream.now):
@@ -139,6 +140,16 @@ class Agents:
             fence = attempt_fence(event.subject, events[-1].seq)
             if self._say("step.expired", *event.subject.detail[:2], data=lost, by="worker", fence=fence):
                 self._ack("worker", event)
+
+    def is_held(self, event: Event) -> bool:
+        """Say whether somebody's claim on the step is live, as workers see it."""
+        attempt = self._attempt(event)
+        live = attempt is not None and attempt.claim is not None and attempt.claim.live_until > self.stream.now
+        return live and attempt is not None and not attempt.ended
+
+    def _attempt(self, event: Event) -> Attempt | None:
+        events = self._attempt_events(event)
+        return fold_all(self.stream.conversation, events).attempt(event.subject.step, event.subject.number)
 
     def _held(self, run: Run, kind: str, data: EventData) -> bool:
         """Append to the attempt that `run` holds, going on behind what outsiders wrote; False when it is over."""
@@ -235,7 +246,7 @@ class Agents:
 
     def cancel(self, rng: Random) -> None:
         """Somebody wants it to stop."""
-        if rng.random() < 0.3:
+        if rng.random() < 0.05:
             self._say("task.cancel", "ann", data=TaskCancel(requested_by="ann"), by="client")
 
     def operate(self, rng: Random) -> None:

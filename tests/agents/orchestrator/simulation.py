@@ -31,11 +31,9 @@ from tests.agents.orchestrator.invariants import check_decision, check_state, ch
 from tests.agents.orchestrator.memory_stream import MemoryStream, Stored
 
 ACTIONS: Final = (
-    *("orchestrate", "commit") * 4,
+    *("orchestrate", "commit") * 6,
     *("plan", "work", "finish", "verify") * 3,
-    *("renew", "die", "answer", "advance", "rubbish", "crash", "operate"),
-    *("orchestrate", "commit", "advance", "rubbish"),
-    "cancel",
+    *("answer", "answer", "advance", "renew", "die", "crash", "operate", "rubbish", "rubbish", "cancel"),
 )
 
 
@@ -84,7 +82,7 @@ class Simulation:
                 if self.flights:
                     self.flights.remove(rng.choice(self.flights))
             case "advance":
-                self.stream.advance(timedelta(seconds=rng.choice([1, 10, 31, 31, 200, 700])))
+                self.stream.advance(timedelta(seconds=rng.choice([1, 5, 5, 31, 31, 61, 300])))
             case _:
                 getattr(self.agents, action)(rng)
         check_state(self.stream.load())
@@ -192,20 +190,9 @@ class Simulation:
         raise AssertionError("it never comes to rest")
 
     def _busy(self) -> bool:
-        claimed = {run.ready.seq for run in self.agents.runs}
-        free = [event for event in self.agents.queues["worker"] if event.seq not in claimed and not self._held(event)]
-        return bool(
-            self.wakes
-            or self.flights
-            or self.agents.runs
-            or free
-            or self.agents.queues["planner"]
-            or self.agents.queues["verifier"]
-        )
-
-    def _held(self, event: Event) -> bool:
-        attempt = self.stream.load().attempt(event.subject.step, event.subject.number)
-        return bool(attempt and attempt.claim and not attempt.ended and attempt.claim.live_until > self.stream.now)
+        queues, claimed = self.agents.queues, {run.ready.seq for run in self.agents.runs}
+        free = [event for event in queues["worker"] if event.seq not in claimed and not self.agents.is_held(event)]
+        return bool(self.wakes or self.flights or self.agents.runs or free or queues["planner"] or queues["verifier"])
 
     def silence(self, rounds: int = 40) -> None:
         """Nobody answers any more: it must end all the same."""

@@ -26,7 +26,7 @@ def test_each_forbidden_occurrence_is_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    "draft", ["Terms apply.", "TERMS\u00a0APPLY", "terms\r\n> apply", "**Terms** apply", "Terms&nbsp;apply"]
+    "draft", ["Terms apply.", "TERMS\u00a0APPLY", "> terms\r\n> apply", "**Terms** apply", "Terms&nbsp;apply"]
 )
 def test_a_required_phrase_is_found_however_it_is_set(draft: str) -> None:
     result = _check(draft, required=("Terms apply",))
@@ -47,7 +47,7 @@ def test_a_missing_phrase_has_no_place() -> None:
     assert result.confidence == 0.99
 
 
-@pytest.mark.parametrize("near", ["Terms aply", "Term apply", "Terms applied", "Terms-apply", "terms  aplly"])
+@pytest.mark.parametrize("near", ["Terms aply", "Term apply", "Terms-apply", "terms  aplly"])
 def test_a_near_miss_of_a_required_phrase_is_reported_instead_and_lowers_confidence(near: str) -> None:
     result = _check(f"Now: {near}, always.", required=("Terms apply",))
     assert _rules(result) == [("compliance.near-miss", near)]
