@@ -77,8 +77,8 @@ class Agent:
         cannot be a handler.
         """
         _check_concurrency(concurrency)
-        durable = _consumer_name(f"step-{capability}")
         filters = (capability_filter(capability),)
+        durable = _consumer_name(f"step-{capability}")
 
         def register(function: StepFunction) -> StepFunction:
             _check_handler(function, ("step",), {"step": Step, "return": Outcome})
@@ -159,7 +159,7 @@ class Agent:
 
 
 def _consumer_name(name: str) -> str:
-    if len(name) > _LONGEST_NAME or not all(part.isalnum() or part in "_-" for part in name):
+    if len(name) > _LONGEST_NAME or not all((part.isascii() and part.isalnum()) or part in "_-" for part in name):
         raise InvalidInputError(
             f"name: {name!r} cannot name a consumer; use 1 to {_LONGEST_NAME} letters, digits, '_' or '-'",
             field="name",

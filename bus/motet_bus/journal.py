@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from pydantic_core import PydanticSerializationError
 
 from motet_bus import tracing
 from motet_bus.answers import StoredMessage
@@ -123,7 +124,11 @@ class Journal:
 
     async def _message(self, fact: Fact, fence: Fence, cause: int | None) -> tuple[str, dict[str, str], bytes]:
         subject = fact.subject
-        headers, body = encode(fact, source=self._source, cause=cause, trace=tracing.outgoing(subject.conversation))
+        trace = tracing.outgoing(subject.conversation)
+        try:
+            headers, body = encode(fact, source=self._source, cause=cause, trace=trace)
+        except PydanticSerializationError as error:
+            raise InvalidInputError(f"{subject}: holds what JSON cannot say: {error}", field=subject.kind) from error
         if len(body) > LARGEST_BODY:
             body = (await self.objects.put(body, "application/json")).to_json()
             headers[BODY_REFERENCE] = "1"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from motet_bus import Agent, AgentCard
     from motet_gateway.config import Settings
 
-
 _PATIENCE_S: Final = 12.0
 
 
@@ -64,6 +63,7 @@ async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable
     Raises what `load_agent` and `run_agent` raise.
     """
     from motet_bus import run_agent
+    from motet_bus.parent_watch import watch_parent
     from motet_observability import set_up_tracing
 
     stop = asyncio.Event()
@@ -114,9 +114,11 @@ def print_ready(card: AgentCard) -> None:
 
 def main() -> int:
     """Run the agent named on the command line; the exit status."""
+    _import_structlog_without_colours()
     from motet_gateway import exits
     from motet_gateway.config import settings_from
     from motet_observability import set_up_logs
+    from motet_schemas.errors import MotetError
 
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python -m motet_gateway.agent_process MODULE:OBJECT\n")

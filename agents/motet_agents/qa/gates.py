@@ -35,7 +35,7 @@ _NO_TAG = re.compile(r"<(?![A-Za-z/!?])")
 _UNFINISHED = re.compile(r"<(?=/?[A-Za-z])")
 _HIDING = CODE | RAW_TEXT
 _DIVIDING = BLOCKS | REPLACED | _HIDING | {"br"}
-_WORDLIKE = re.compile(r"[\w']")
+_WORDLIKE = re.compile(r"[\w'\u0300-\u036f]")
 _GAP = " \ufffc "
 
 
@@ -197,12 +197,13 @@ class _Page(HTMLParser):
             page.handle_data(source)
             return page
         if document.media_type == "text/markdown":
+            from motet_agents.qa.markdown_inline import INLINE_NESTING
             from motet_agents.qa.markdown_reading import front_matter_end, markdown
 
             body = source[front_matter_end(source) :]
             part = _beginning(body)
             page.extent = "" if part == body else f" (the first {len(part):,} characters were rendered)"
-            source = str(markdown().render(part))
+            source = str(markdown(INLINE_NESTING).render(part))
         # Older versions of the parser look for the end of what never closes again and again.
         source = _NO_TAG.sub("\ufffc", source)
         last_tag = source.rfind(">") + 1

@@ -23,7 +23,7 @@ from motet_agents.qa.bare_urls import find_bare_urls
 PieceKind = Literal["text", "shown", "code", "url", "tag", "autolink", "link", "image"]
 MAX_STEPS: Final = 1_500_000
 MAX_BLOCK_STEPS: Final = 50_000
-MAX_NESTING: Final = 100
+INLINE_NESTING: Final = 20
 
 _PIECES: dict[str, PieceKind] = {"code_inline": "code", "html_inline": "tag"}
 _ALWAYS = r"[\\`*_]|~~|&(?=[#A-Za-z])"
@@ -158,7 +158,7 @@ class SpanInline(ParserInline):
         if start in state.cache:
             state.pos = state.cache[start]
             return
-        if state.level < MAX_NESTING:
+        if state.level < INLINE_NESTING:
             state.level += 1
             found = _apply(cast("SpanState", state), silent=True)
             state.level -= 1

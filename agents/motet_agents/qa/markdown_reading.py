@@ -17,7 +17,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType
 
 from motet_agents.qa.html_reading import HtmlReader
-from motet_agents.qa.markdown_inline import MAX_NESTING, Piece, SpanInline, Steps, TooMuchMarkupError
+from motet_agents.qa.markdown_inline import Piece, SpanInline, Steps, TooMuchMarkupError
 from motet_agents.qa.markdown_lines import Lines
 from motet_agents.qa.markup import read_tag
 from motet_agents.qa.passages import Passage
@@ -25,6 +25,7 @@ from motet_agents.qa.plain_reading import add_plain
 from motet_agents.qa.reading import LinkKind, Reading, ReadingBuilder
 
 MAX_LINES: Final = 400_000
+MAX_NESTING: Final = 100
 _FRONT_MATTER = re.compile(
     r"\A(?P<fence>---|\+\+\+)[ \t]*(?:\r\n?|\n)(?P<body>.*?)(?<=[\r\n])(?P=fence)[ \t]*(?:\r\n?|\n|\Z)", re.DOTALL
 )
@@ -33,9 +34,12 @@ _CUSTOM_ID = re.compile(r"[ \t]*\{#([\w:.-]+)[^{}]*\}$")
 _CRUDE_LINK = re.compile(r"\]\(\s*<?([^\s()<>]{1,2000})")
 
 
-def markdown() -> MarkdownIt:
-    """Return the parser whose pages this module reads: HTML is kept, and no kind of link is refused."""
-    parser = MarkdownIt("commonmark", {"html": True, "maxNesting": MAX_NESTING}).enable(["table", "strikethrough"])
+def markdown(nesting: int) -> MarkdownIt:
+    """Return the parser whose pages this module reads: HTML is kept, and no kind of link is refused.
+
+    `nesting` is how deep it follows blocks; what is deeper it leaves out.
+    """
+    parser = MarkdownIt("commonmark", {"html": True, "maxNesting": nesting}).enable(["table", "strikethrough"])
     parser.validateLink = _any_link  # type: ignore[method-assign]
     return parser
 
@@ -89,7 +93,7 @@ class _MarkdownReader:
         self._lines = lines
         self._first = first
         self._out = out
-        self._md = markdown()
+        self._md = markdown(MAX_NESTING)
         self._md.normalizeLink = _as_written  # type: ignore[method-assign]
         self._inline = SpanInline(Steps())
         self._md.inline = self._inline

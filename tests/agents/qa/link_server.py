@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -105,7 +105,7 @@ class LinkServer:
 
 
 @asynccontextmanager
-async def link_server() -> AsyncIterator[LinkServer]:
+async def link_server() -> AsyncGenerator[LinkServer]:
     """Run a server on a free port of 127.0.0.1."""
     peer = LinkServer()
     server = await asyncio.start_server(peer.accept, "127.0.0.1", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from motet_agents.qa import document_of
-from motet_agents.qa.markdown_inline import MAX_NESTING
+from motet_agents.qa.markdown_reading import MAX_NESTING
 from tests.agents.qa.reading_aloud import blocks, targets
 
 

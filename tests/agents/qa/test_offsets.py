@@ -20,6 +20,7 @@ from motet_agents.qa import (
     quotes_stand,
 )
 from motet_agents.qa.prose import BLOCK, GAP
+from motet_schemas.base import Json
 
 _FRAGMENTS = st.sampled_from(
     [
@@ -147,13 +148,14 @@ def test_every_link_of_plain_text_is_found(text: str) -> None:
 def test_a_link_that_is_not_listed_is_noticed(media_type: str) -> None:
     document = Document("<p>See http://h.example/6 and <a href='x'>this</a>, or http://h.example/8.", media_type)  # type: ignore[arg-type]
     for left_out in document.links:
-        listed = [{"target": link.target, "result": "ok"} for link in document.links if link != left_out]
-        assert not links_complete(document, {"links": [*listed]}).passed
+        listed: list[Json] = [{"target": link.target, "result": "ok"} for link in document.links if link != left_out]
+        assert not links_complete(document, {"links": listed}).passed
 
 
 def _assert_links_are_found(document: Document) -> None:
     for link in document.links:
         raw = document.text[link.start : link.end]
         assert link.kind == "reference" or raw
-    outcome = links_complete(document, {"links": [{"target": link.target, "result": "ok"} for link in document.links]})
+    listed: list[Json] = [{"target": link.target, "result": "ok"} for link in document.links]
+    outcome = links_complete(document, {"links": listed})
     assert outcome.passed, outcome.evidence
