@@ -170,18 +170,26 @@ class Consumer:
                 event = await self._read(delivery)
                 if event is None:
                     return
-                with tracing.consuming(event, consumer=self.settings.durable, deliveries=delivery.deliveries):
-                    await self._handler.handle(event, delivery)
+                if (delay_s := await self._handle(event, delivery)) is not None:
+                    await self._settle(delivery.nak(delay_s))
+                    return
                 self._crash("before the ack")
                 await self._settle(delivery.ack())
                 self._crash("after the ack")
-        except HandBackError as later:
-            await self._settle(delivery.nak(later.delay_s))
         except asyncio.CancelledError:
             await self._settle(delivery.nak())
             raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not stop the consumer
             await self._failed(delivery, error)
+
+    async def _handle(self, event: Event, delivery: Delivery) -> float | None:
+        """Run the handler; return in how many seconds the message shall come again, None when it was handled."""
+        with tracing.consuming(event, consumer=self.settings.durable, deliveries=delivery.deliveries):
+            try:
+                await self._handler.handle(event, delivery)
+            except HandBackError as later:
+                return later.delay_s
+        return None
 
     async def _read(self, delivery: Delivery) -> Event | None:
         """Return the event; None when it does not parse, and is buried."""

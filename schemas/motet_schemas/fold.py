@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
+from motet_schemas import fold_attempts as attempts
 from motet_schemas.budget import Usage
-from motet_schemas.conversation import Alarm, Attempt, Claim, Conversation, Ending, Letter, Question, Revision
+from motet_schemas.conversation import Alarm, Conversation, Ending, Letter, Question, Revision
 from motet_schemas.envelope import Event, Unreadable, decode_output
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.events import (
@@ -25,11 +26,6 @@ from motet_schemas.events import (
     PlanCreated,
     PlanRejected,
     PlanRequested,
-    StepClaimed,
-    StepExecuted,
-    StepExpired,
-    StepReady,
-    StepRenewed,
     TaskCancel,
     TaskCancelled,
     TaskCompleted,
@@ -37,8 +33,6 @@ from motet_schemas.events import (
     TaskSubmitted,
     TimerFired,
     TimerSet,
-    VerifyFailed,
-    VerifyPassed,
 )
 from motet_schemas.standing import open_questions
 from motet_schemas.subjects import Subject, parse
@@ -180,86 +174,6 @@ def _reused(state: Conversation, plan: PlanCreated) -> str | None:
     return None
 
 
-def _with_attempt(state: Conversation, attempt: Attempt) -> Conversation:
-    others = [old for old in state.attempts.get(attempt.step, ()) if old.number != attempt.number]
-    ordered = tuple(sorted((*others, attempt), key=lambda one: one.number))
-    return state.evolve(attempts={**state.attempts, attempt.step: ordered})
-
-
-def _attempt(state: Conversation, subject: Subject) -> Attempt:
-    known = state.attempt(subject.step, subject.number)
-    return known or Attempt(step=subject.step, number=subject.number)
-
-
-def _ready(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    if attempt.opened:
-        return state
-    opened = replace(attempt, opened=True, capability=subject.detail[2])
-    if isinstance(data, StepReady):
-        return _with_attempt(state, replace(opened, ready=data))
-    # Nobody can work on it, so it has failed; the next attempt is opened like after any other failure.
-    reason = data.reason if isinstance(data, Unreadable) else "unreadable"
-    return _with_attempt(
-        state, replace(opened, unreadable=opened.unreadable or reason, ended_at=opened.ended_at or now)
-    )
-
-
-def _claimed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    if attempt.claim is not None or attempt.ended:
-        return state
-    if isinstance(data, StepClaimed):
-        claim = Claim(owner=data.owner, nonce=data.nonce, live_until=now + timedelta(seconds=data.ttl_s))
-    else:
-        claim = Claim(owner="", nonce="", live_until=now)
-    return _with_attempt(state, replace(attempt, claim=claim))
-
-
-def _renewed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    claim = attempt.claim
-    if claim is None or attempt.ended or not isinstance(data, StepRenewed) or data.nonce != claim.nonce:
-        return state
-    renewed = replace(claim, live_until=now + timedelta(seconds=data.ttl_s))
-    return _with_attempt(state, replace(attempt, claim=renewed))
-
-
-def _executed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    if attempt.ended:
-        return state
-    if isinstance(data, StepExecuted):
-        return _with_attempt(state, replace(attempt, record=data, ended_at=now))
-    reason = data.reason if isinstance(data, Unreadable) else "unreadable"
-    return _with_attempt(state, replace(attempt, unreadable=reason, ended_at=now))
-
-
-def _expired(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    if attempt.ended:
-        return state
-    lost = data if isinstance(data, StepExpired) else StepExpired(reason="unreadable")
-    return _with_attempt(state, replace(attempt, lost=lost, ended_at=now))
-
-
-def _verified(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    attempt = _attempt(state, subject)
-    if attempt.verification is not None or attempt.lost is not None or attempt.unreadable:
-        return state
-    if attempt.record is None:
-        reason = "it was verified before it was executed"
-    elif isinstance(data, Unreadable):
-        reason = data.reason
-    elif not isinstance(data, VerifyPassed | VerifyFailed) or data.verdict != subject.verb:
-        reason = f"the verdict differs from its subject {subject}"
-    elif data.verifier == attempt.record.executor:
-        reason = f"{data.verifier} verified its own work"
-    else:
-        return _with_attempt(state, replace(attempt, verification=data))
-    return _with_attempt(state, replace(attempt, unreadable=reason, ended_at=now))
-
-
 def _raised(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     if subject.number in state.questions:
         return state
@@ -316,7 +230,7 @@ def _mark(state: Conversation, notice: LetterDead, mark: LetterDead | None) -> C
         attempt = state.attempt(about.step, about.number)
         if attempt is None or (about.kind == "step.executed" and attempt.record is None):
             return state
-        return _with_attempt(state, replace(attempt, letter=mark))
+        return attempts.with_attempt(state, replace(attempt, letter=mark))
     if about.kind == "plan.requested" and (revision := state.revisions.get(about.number)) is not None:
         return state.evolve(revisions={**state.revisions, about.number: replace(revision, letter=mark)})
     return state
@@ -343,13 +257,13 @@ _RULES: Final[dict[str, Callable[[Conversation, Subject, Data, datetime], Conver
     "plan.requested": _planned,
     "plan.created": _planned,
     "plan.rejected": _planned,
-    "step.ready": _ready,
-    "step.claimed": _claimed,
-    "step.renewed": _renewed,
-    "step.executed": _executed,
-    "step.expired": _expired,
-    "verify.passed": _verified,
-    "verify.failed": _verified,
+    "step.ready": attempts.ready,
+    "step.claimed": attempts.claimed,
+    "step.renewed": attempts.renewed,
+    "step.executed": attempts.executed,
+    "step.expired": attempts.expired,
+    "verify.passed": attempts.verified,
+    "verify.failed": attempts.verified,
     "escalate.raised": _raised,
     "escalate.answered": _answered,
     "escalate.timed_out": _answered,

@@ -11,14 +11,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from motet_bus import Agent, Bus, Context, root_span_id, trace_id, tracing
+from motet_bus import Agent, Bus, Context, Outcome, Step, root_span_id, trace_id, tracing
+from motet_bus.claims import HeldClaim
 from motet_bus.link import Link
 from motet_schemas import Namespace, StepExecuted, TaskCancel, TaskSubmitted, VerifyPassed
+from tests.bus.servers import until
 from tests.bus.support import (
     bus_as,
     eventually,
     is_settled,
     last_of,
+    offer,
     outsider_writes,
     running,
     stored,
@@ -164,3 +167,24 @@ async def test_an_error_of_the_handler_is_on_its_span_and_a_second_delivery_says
     assert first.attributes is not None
     assert second.attributes is not None
     assert (first.attributes["motet.deliveries"], second.attributes["motet.deliveries"]) == (1, 2)
+
+
+async def test_a_step_that_is_handed_back_is_no_error_in_the_trace(
+    nats_url: str, link: Link, namespace: Namespace, spans: InMemorySpanExporter
+) -> None:
+    agent = Agent("worker", role="executor")
+
+    @agent.step("work")
+    async def work(step: Step) -> Outcome:
+        return Outcome.passed(confidence=1.0)
+
+    async with (
+        bus_as(nats_url, namespace, "orchestrator") as orchestrator,
+        bus_as(nats_url, namespace, "executor", "owner") as owner,
+    ):
+        claim = await HeldClaim.take(owner.journal, await offer(orchestrator, "c1"), ttl_s=30)
+        async with running(agent, nats_url, namespace):
+            await until(lambda: bool(spans.get_finished_spans()))
+            await claim.release("enough")
+    assert spans.get_finished_spans()[0].status.status_code is not trace.StatusCode.ERROR
+    assert spans.get_finished_spans()[0].events == ()

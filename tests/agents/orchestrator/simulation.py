@@ -12,7 +12,7 @@ from typing import Final
 
 from motet_agents.orchestrator import WAKES, decide
 from motet_bus import Decision
-from motet_bus.fences import conversation_fence
+from motet_bus.fences import Fence, conversation_fence
 from motet_schemas import (
     ConflictError,
     Conversation,
@@ -127,7 +127,7 @@ class Simulation:
             if rng.random() < 0.1:
                 return False
             try:
-                self.stream.append(fact, by="orchestrator", cause=wake.seq)
+                self.stream.append(fact, by="orchestrator", fence=Fence(0), cause=wake.seq)
             except ConflictError:
                 continue
         return True
