@@ -10,7 +10,6 @@ from motet_schemas import (
     ConflictError,
     Conversation,
     EscalateAnswered,
-    EscalateRaised,
     Fact,
     HumanAnswer,
     InvalidInputError,
@@ -62,9 +61,10 @@ async def answer(client: Client, conversation: str, number: int | None, given: H
             value=given.decision,
         )
     filter_ = f"escalate.*.{conversation}.{question.number}"
-    last = await client.journal.read_last(filter_)
-    if last is None or not isinstance(last.data, EscalateRaised):
+    heard = await client.journal.read_kind(filter_)
+    if not heard or heard[-1].kind != "escalate.raised":
         raise ConflictError(f"question {question.number} of {conversation} is not open any more")
+    last = heard[-1]
     subject = build("escalate.answered", conversation, question.number)
     fact = Fact(subject, EscalateAnswered(**dict(given)))
     try:

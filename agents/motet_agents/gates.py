@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+import structlog
+
 from motet_schemas import (
     CheckGate,
     CommandGate,
@@ -19,6 +21,8 @@ from motet_schemas import (
     PlanStep,
     SchemaGate,
 )
+
+log = structlog.get_logger(__name__)
 
 _EVIDENCE: Final = 20
 _TEXT: Final = 1_000
@@ -35,15 +39,25 @@ async def run_gates(step: PlanStep, manifest: Manifest, record: ExecutionRecord)
 
 
 def _run(gate: Gate, manifest: Manifest, record: ExecutionRecord) -> GateResult:
+    name = gate.check if isinstance(gate, CheckGate) else gate.kind
+    try:
+        return result(name, _problems(gate, manifest, record))
+    except Exception as error:
+        log.exception("gate.broke", gate=name)
+        return result(name, [f"the gate broke: {type(error).__name__}: {error}"])
+
+
+def _problems(gate: Gate, manifest: Manifest, record: ExecutionRecord) -> list[str]:
     match gate:
         case SchemaGate():
             return _schema(gate, record)
         case LexiconGate():
             return _lexicon(gate, record)
         case CheckGate():
-            return _check(gate, manifest, record)
+            check = _known_checks().get(gate.check)
+            return [f"this verifier knows no check {gate.check!r}"] if check is None else check(manifest, record)
         case CommandGate() | JudgeGate():
-            return result(gate.kind, [f"this verifier cannot run a {gate.kind} gate"])
+            return [f"this verifier cannot run a {gate.kind} gate"]
 
 
 def result(name: str, problems: Sequence[str]) -> GateResult:
@@ -59,7 +73,7 @@ def _own_findings(step: PlanStep, record: ExecutionRecord) -> GateResult:
     return result("record", [f"a finding names the step {name}, the record is of {step.id}" for name in strangers])
 
 
-def _schema(gate: SchemaGate, record: ExecutionRecord) -> GateResult:
+def _schema(gate: SchemaGate, record: ExecutionRecord) -> list[str]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, ValidationError
     from referencing import Registry
@@ -72,17 +86,16 @@ def _schema(gate: SchemaGate, record: ExecutionRecord) -> GateResult:
         found: Iterable[ValidationError] = validator.iter_errors(record.output)
         problems = [f"{problem.json_path}: {problem.message}" for problem in found]
     except SchemaError as error:
-        return result("schema", [f"the gate's own schema is invalid: {error.message}"])
+        return [f"the gate's own schema is invalid: {error.message}"]
     except (Unresolvable, RecursionError) as error:
-        return result("schema", [f"the gate's own schema cannot be followed: {error}"])
-    return result("schema", sorted(problems))
+        return [f"the gate's own schema cannot be followed: {error}"]
+    return sorted(problems)
 
 
-def _lexicon(gate: LexiconGate, record: ExecutionRecord) -> GateResult:
+def _lexicon(gate: LexiconGate, record: ExecutionRecord) -> list[str]:
     said = "\n".join(_folded(text) for text in (record.notes, *_texts(record.output)))
     problems = [f"{phrase!r} is missing" for phrase in gate.required if _folded(phrase) not in said]
-    problems += [f"{phrase!r} is there" for phrase in gate.forbidden if _folded(phrase) in said]
-    return result("lexicon", problems)
+    return problems + [f"{phrase!r} is there" for phrase in gate.forbidden if _folded(phrase) in said]
 
 
 def _folded(text: str) -> str:
@@ -100,13 +113,6 @@ def _texts(value: Json) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
-
-
-def _check(gate: CheckGate, manifest: Manifest, record: ExecutionRecord) -> GateResult:
-    check = _known_checks().get(gate.check)
-    if check is None:
-        return result(gate.check, [f"this verifier knows no check {gate.check!r}"])
-    return result(gate.check, check(manifest, record))
 
 
 Check = Callable[[Manifest, ExecutionRecord], list[str]]

@@ -8,7 +8,17 @@ from typing import Final
 
 from motet_agents.playbooks import load_playbooks
 from motet_bus import Agent, Context
-from motet_schemas import Conversation, InvalidInputError, Plan, PlanCreated, PlanRejected, PlanRequested, Task
+from motet_schemas import (
+    ANY_LIMITS,
+    Conversation,
+    InvalidInputError,
+    Plan,
+    PlanCreated,
+    PlanRejected,
+    PlanRequested,
+    Task,
+    limits_context,
+)
 from motet_schemas.validation import nearest
 
 PLAYBOOKS_SETTING: Final = "playbooks"
@@ -29,7 +39,9 @@ async def plan(event: PlanRequested, context: Context) -> None:
     except InvalidInputError as error:
         context.emit("plan.rejected", context.subject.number, data=_refused(context, error.message))
         return
-    context.emit("plan.created", context.subject.number, data=PlanCreated(**dict(made)))
+    # The playbook's limits were kept when it was made; they may be wider than everybody's.
+    created = PlanCreated.model_validate(dict(made), context=limits_context(ANY_LIMITS))
+    context.emit("plan.created", context.subject.number, data=created)
 
 
 def make_plan(state: Conversation, task: Task, context: Context) -> Plan:

@@ -132,12 +132,12 @@ async def yield_to_owner(journal: Journal, ready: Event) -> None:
     """
     events = await journal.read_attempt(ready.subject)
     attempt = attempt_of(ready.subject, events)
-    if attempt is None:
+    if not events:
         raise HandBackError(_SHORTLY_S)
-    if attempt.ended:
+    if attempt is not None and attempt.ended:
         return
     now = await journal.server_time()
-    claim = attempt.claim
+    claim = attempt.claim if attempt is not None else None  # None: an outsider's rubbish holds the place
     if claim is not None and claim.live_until > now:
         raise HandBackError((claim.live_until - now + timedelta(seconds=_SHORTLY_S)).total_seconds())
     lost = StepExpired(

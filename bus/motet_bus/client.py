@@ -17,6 +17,7 @@ from motet_bus.journal import Journal
 from motet_bus.link import Link
 from motet_bus.presence import AgentCard, roll_call
 from motet_schemas import (
+    ANY_LIMITS,
     ConflictError,
     Conversation,
     Event,
@@ -29,9 +30,11 @@ from motet_schemas import (
     TaskSubmitted,
     check_token,
     fold_all,
+    limits_context,
 )
 from motet_schemas.subjects import build, conversation_filter
 
+_ANY: Final = limits_context(ANY_LIMITS)  # whoever made the task kept its playbook's limits
 _LOOK_AGAIN_S: Final = 5.0
 _SUMMARIZED: Final = ["task.>", "escalate.>"]
 
@@ -85,7 +88,7 @@ class Client:
         Raises `ConflictError` when the id is taken by another task, `InvalidInputError` when it is no token.
         """
         subject = build("task.submitted", check_token(conversation, "id"), task.kind)
-        fact = Fact(subject, TaskSubmitted.model_validate(dict(task), strict=False))
+        fact = Fact(subject, TaskSubmitted.model_validate(dict(task), strict=False, context=_ANY))
         try:
             seq = await self._bus.journal.append(fact)
         except ConflictError:
@@ -170,7 +173,8 @@ class Client:
 
 
 def _same(first: Task, second: Task) -> bool:
-    return Task.model_validate(dict(first)).fingerprint() == Task.model_validate(dict(second)).fingerprint()
+    one, other = (Task.model_validate(dict(task), context=_ANY) for task in (first, second))
+    return one.fingerprint() == other.fingerprint()
 
 
 def _summary(state: Conversation) -> Summary | None:

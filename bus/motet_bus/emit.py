@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from motet_bus.fences import Fence
 from motet_bus.journal import Journal
 from motet_schemas import ConflictError, Fact
 
@@ -14,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> None:
-    """Append every fact behind its natural fence; pass over what is there already, and what has its place taken.
+    """Append every fact on its own empty subject; pass over what is there already, and what has its place taken.
 
     Raises `BusUnavailableError` when one could not be stored: the record stays, and whoever reads it emits the rest.
     """
@@ -26,6 +27,6 @@ async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> None:
 
 async def _one(journal: Journal, fact: Fact, cause: int) -> None:
     try:
-        await journal.append(fact, cause=cause)
+        await journal.append(fact, fence=Fence(0), cause=cause)
     except ConflictError as error:
         log.warning("emit.taken", subject=str(fact.subject), reason=error.message)

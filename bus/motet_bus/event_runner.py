@@ -90,8 +90,8 @@ class Context:
         """
         subject = self.subject
         filter_ = f"step.ready.{subject.conversation}.{subject.step}.{subject.number}.*"
-        handed_out = await self._bus.journal.read_last(filter_)
-        return handed_out.data if handed_out is not None and isinstance(handed_out.data, StepReady) else None
+        offers = await self._bus.journal.read_kind(filter_)
+        return next((offer.data for offer in offers if isinstance(offer.data, StepReady)), None)
 
     def emit(self, kind: str, *detail: str | int, data: EventData, conversation: str | None = None) -> None:
         """Have a fact recorded when the handler returns; nothing is recorded when it raises.

@@ -14,7 +14,6 @@ from typing import Any, Final, cast
 from motet_bus import Client, Role, Submission, open_client
 from motet_bus.embedded import EmbeddedServer
 from motet_bus.supervisor import Child, ProcessSpec, Supervisor
-from motet_gateway import exits
 from motet_gateway.config import Settings
 from motet_gateway.documents import is_over
 from motet_gateway.lifecycle import first_of
@@ -30,8 +29,8 @@ _SERVER_RESTARTS: Final = 3
 _PLACES: Final = 3
 
 
-Report = Callable[[Conversation, str | None], int]
-"""Reports a conversation that is over, given its draft, and returns the exit status."""
+Report = Callable[[Conversation, str | None], None]
+"""Reports a conversation that is over, given its draft."""
 
 
 async def keep_alive(server: EmbeddedServer) -> None:
@@ -143,8 +142,8 @@ async def carry_through(
     *,
     role: Role = "client",
     quiet: bool = False,
-) -> int:
-    """Do `act` once, see to it that the conversation goes on until it is over, and `report` it; its exit status.
+) -> None:
+    """Do `act` once, see to it that the conversation goes on until it is over, and `report` it.
 
     On a bus that is ours the agents run for that long. One that goes away meanwhile is looked for again, twice.
     Raises what `act` raises, and `BusUnavailableError`.
@@ -156,33 +155,31 @@ async def carry_through(
                 if not acted:
                     await act(client)
                     acted = True
-                return await _seen_through(settings, place, client, conversation, report, quiet=quiet)
+                await _seen_through(settings, place, client, conversation, report, quiet=quiet)
+                return
         except BusUnavailableError:
             if not acted or attempt == _PLACES - 1:
                 raise
-    raise AssertionError("the loop returns or raises")
 
 
 async def _seen_through(
     settings: Settings, place: Place, client: Client, conversation: str, report: Report, *, quiet: bool
-) -> int:
-    status = exits.FAILED
-
+) -> None:
     async def work(_: Crew | None) -> None:
-        nonlocal status
         state = await follow_shown(client, conversation, quiet=quiet)
-        status = report(state, await draft_of(client, state))
+        report(state, await draft_of(client, state))
 
-    if place.embedded is None:
+    if is_over(state := await client.load(conversation)):
+        report(state, await draft_of(client, state))
+    elif place.embedded is None:
         await warn_if_unserved(client)
         await work(None)
-        return status
-    announce(place.embedded)
-    try:
-        await with_crew(settings, place, work)
-    finally:
-        remove_discovery(place.store, os.getpid())
-    return status
+    else:
+        announce(place.embedded)
+        try:
+            await with_crew(settings, place, work)
+        finally:
+            remove_discovery(place.store, os.getpid())
 
 
 async def warn_if_unserved(client: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from motet_schemas.base import Contract
 
@@ -40,10 +40,15 @@ class BudgetOverride(Contract):
     time_budget_s: int | None = Field(default=None, description="Seconds without human waits, 60 to 900.")
     max_cost_usd: Cost | None = Field(default=None, description="US dollars; null is no limit.")
 
-    @model_validator(mode="after")
-    def _in_range(self, info: ValidationInfo) -> BudgetOverride:
-        _check_ranges(self, info)
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_range(
+        cls, data: object, handler: ModelWrapValidatorHandler[BudgetOverride], info: ValidationInfo
+    ) -> BudgetOverride:
+        made = handler(data)
+        if made is not data:  # an instance was checked where it was read, by its playbook's limits
+            _check_ranges(made, info)
+        return made
 
 
 class Budget(Contract):
@@ -60,10 +65,13 @@ class Budget(Contract):
     )
     max_cost_usd: Cost | None = Field(default=None, description="US dollars; null is no limit.")
 
-    @model_validator(mode="after")
-    def _in_range(self, info: ValidationInfo) -> Budget:
-        _check_ranges(self, info)
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_range(cls, data: object, handler: ModelWrapValidatorHandler[Budget], info: ValidationInfo) -> Budget:
+        made = handler(data)
+        if made is not data:  # an instance was checked where it was read, by its playbook's limits
+            _check_ranges(made, info)
+        return made
 
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`; the ranges were checked where the budget was read."""

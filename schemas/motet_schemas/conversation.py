@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Self
 
 from motet_schemas.budget import Usage
@@ -169,6 +171,22 @@ class Conversation:
         """Return one attempt, or None."""
         return next((attempt for attempt in self.attempts.get(step, ()) if attempt.number == number), None)
 
+    def next_attempt(self, step: str) -> int:
+        """Return the number of the next attempt at `step`: the first that nobody, outsiders included, has used."""
+        return _first_free({attempt.number for attempt in self.attempts.get(step, ())})
+
+    def next_question(self) -> int:
+        """Return the number of the next question: the first that nobody has used."""
+        return _first_free(self.questions)
+
+    def next_revision(self) -> int:
+        """Return the number of the next revision of the plan: the first that nobody has used."""
+        return _first_free(self.revisions)
+
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def _first_free(used: Container[int]) -> int:
+    return next(number for number in count(1) if number not in used)

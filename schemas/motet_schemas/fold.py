@@ -91,18 +91,7 @@ def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
 
 def _apply(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     rule = _RULES.get(subject.kind)
-    if rule is None or _out_of_turn(state, subject):
-        return state
-    return rule(state, subject, data, now)
-
-
-def _out_of_turn(state: Conversation, subject: Subject) -> bool:
-    """Say whether a number is beyond the next one. Ours are contiguous, so only an outsider skips any."""
-    if subject.kind == "step.ready":  # what is said of an attempt counts for those, too, who read that attempt alone
-        return subject.number > len(state.opened(subject.step)) + 1
-    if subject.family == "plan":
-        return subject.number > max(state.revisions, default=0) + 1
-    return subject.family == "escalate" and subject.number > max(state.questions, default=0) + 1
+    return state if rule is None else rule(state, subject, data, now)
 
 
 def _count_waiting(state: Conversation, now: datetime) -> Conversation:
@@ -137,16 +126,19 @@ def _ended(state: Conversation, subject: Subject, data: Data, now: datetime) -> 
 
 
 def _planned(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    revision = state.revisions.get(subject.number, Revision())
+    """A number that an outsider used is taken: ours are the first free one, so no other can be in turn."""
+    revision = state.revisions.get(subject.number)
     if subject.kind == "plan.requested":
-        if revision.requested is not None:
+        if revision is not None:
             return state
-        asked = data if isinstance(data, PlanRequested) else PlanRequested(reason="unreadable request")
-        changed = replace(revision, requested=asked)
+        if isinstance(data, PlanRequested) and subject.number == state.next_revision():
+            changed = Revision(requested=data)
+        else:
+            changed = Revision(refusal="its request does not parse, or is out of turn")
+    elif revision is None:
+        changed = Revision(refusal="nobody had asked for it")
     elif revision.answered:
         return state
-    elif revision.requested is None:
-        changed = replace(revision, refusal="nobody had asked for it")
     elif isinstance(data, PlanCreated) and _reused(state, data) is None:
         changed = replace(revision, plan=data, letter=None)
     else:
@@ -177,15 +169,22 @@ def _reused(state: Conversation, plan: PlanCreated) -> str | None:
 def _raised(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     if subject.number in state.questions:
         return state
-    raised = data if isinstance(data, EscalateRaised) else None
-    broken = "" if raised else "the question does not parse"
+    raised = data if isinstance(data, EscalateRaised) and subject.number == state.next_question() else None
+    return _with_question(state, subject, raised, now, broken="" if raised else "it does not parse, or is out of turn")
+
+
+def _with_question(
+    state: Conversation, subject: Subject, raised: EscalateRaised | None, now: datetime, *, broken: str
+) -> Conversation:
     question = Question(number=subject.number, raised=raised, raised_at=now, broken=broken)
     return state.evolve(questions={**state.questions, subject.number: question})
 
 
 def _answered(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     question = state.questions.get(subject.number)
-    if question is None or question.raised is None or not question.open:
+    if question is None:
+        return _with_question(state, subject, None, now, broken="nobody had asked")
+    if question.raised is None or not question.open:
         return state
     if isinstance(data, EscalateTimedOut) and data.decision == question.raised.on_timeout:
         answered = replace(question, answer=data, answered_at=now)

@@ -35,16 +35,13 @@ def _at(state: Conversation, subject: Subject) -> Attempt:
 
 
 def ready(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    """An attempt is opened; one that nobody can read has failed."""
-    attempt = _at(state, subject)
-    if attempt.opened:
+    """Only what comes in turn opens an attempt. Any other number is taken, and will never be opened."""
+    if state.attempt(subject.step, subject.number) is not None:
         return state
-    opened = replace(attempt, opened=True, capability=subject.detail[2])
-    if isinstance(data, StepReady):
-        return with_attempt(state, replace(opened, ready=data))
-    # Nobody can work on it, so it has failed; the next attempt is opened like after any other failure.
-    reason = data.reason if isinstance(data, Unreadable) else "unreadable"
-    return with_attempt(state, replace(opened, unreadable=opened.unreadable or reason, ended_at=opened.ended_at or now))
+    attempt = Attempt(step=subject.step, number=subject.number, capability=subject.detail[2])
+    if isinstance(data, StepReady) and subject.number == state.next_attempt(subject.step):
+        return with_attempt(state, replace(attempt, opened=True, ready=data))
+    return with_attempt(state, replace(attempt, unreadable="its handoff does not parse, or is out of turn"))
 
 
 def claimed(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:

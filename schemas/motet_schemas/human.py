@@ -38,7 +38,9 @@ class Escalation(Contract):
 
     reason: Reason = Field(description="Why it is asked.")
     step: Token | None = Field(default=None, description="The step it is about; null when about the whole.")
-    attempt: int | None = Field(default=None, ge=1, description="The attempt it is about.")
+    attempt: int | None = Field(
+        default=None, ge=1, description="The attempt, or the revision of the plan, it is about."
+    )
     letter: str | None = Field(default=None, max_length=200, description="The dead letter it is about, if any.")
     question: Text = Field(description="What must be decided.")
     transcript: tuple[TranscriptLine, ...] = Field(default=(), max_length=200, description="What happened so far.")

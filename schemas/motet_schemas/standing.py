@@ -118,17 +118,22 @@ def _is_moot(state: Conversation, question: Question) -> bool:
     raised, plan = question.raised, state.plan
     if raised is None:
         return False
-    letter = state.letters.get(raised.letter) if raised.letter else None
-    if letter is not None and (letter.status == "retried" or (letter.status == "discarded" and raised.step is None)):
-        return True
-    if plan is None:
-        return False
     if raised.reason == "plan_rejected":
-        return True
+        return plan is not None or is_awaited(state)
     if raised.step is None:
-        return False
-    step = plan.step(raised.step)
-    return step is None or is_done(state, step)
+        letter = state.letters.get(raised.letter) if raised.letter is not None else None
+        return letter is not None and letter.status != "dead"
+    step = plan.step(raised.step) if plan is not None else None
+    if step is None or is_done(state, step):
+        return plan is not None
+    attempt = state.attempt(step.id, raised.attempt) if raised.attempt is not None else None
+    return attempt is not None and judge(attempt, step) == "open"
+
+
+def is_awaited(state: Conversation) -> bool:
+    """Say whether the newest plan that was asked for is still being made."""
+    revision = state.revisions.get(newest_request(state))
+    return revision is not None and not revision.answered and revision.letter is None
 
 
 def accepted(state: Conversation, step: str) -> Question | None:

@@ -6,7 +6,7 @@ It names the field, the value and the rule, and for an unknown field the nearest
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -54,7 +54,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Inval
     return InvalidInputError(f"{opening}{rule}{tail}", field=field or None, value=value, rule=rule)
 
 
-def nearest(name: str, known: Iterator[str] | list[str] | tuple[str, ...]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that looks most like `name`, or None when none is close."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.5)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from motet_bus import Agent, AgentCard, Bus, ConnectOptions, Role, RunOptions, open_bus, run_agent
 from motet_bus.answers import StoredMessage
@@ -192,7 +192,8 @@ async def running(
             on_ready=ready.set_result,
         )
     )
-    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    first: set[asyncio.Future[Any]] = {task, ready}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():
         await task
     agent_here = Running(await ready, stop, task)

@@ -233,7 +233,7 @@ def test_a_concurrency_out_of_range_is_refused(concurrency: int) -> None:
 def test_the_same_thing_twice_is_refused() -> None:
     agent = Agent("a")
     agent.step("work")(_good)
-    with pytest.raises(InvalidInputError, match="step-work.*already"):
+    with pytest.raises(InvalidInputError, match=r"step-work.*already"):
         agent.step("work")(_good)
 
     async def learn(event: VerifyFailed, context: Context) -> None: ...

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from motet_bus import Agent, Bus, Outcome, RunOptions, Step
+from motet_bus import Agent, Bus, Outcome, Step
 from motet_bus.claims import ClaimLostError, HeldClaim, yield_to_owner
 from motet_bus.consumer import HandBackError
 from motet_bus.fences import attempt_fence
@@ -25,17 +25,13 @@ from motet_schemas import (
 )
 from motet_schemas.subjects import build
 from tests.bus.support import (
-    SHORT,
     bus_as,
-    dead_letters,
     eventually,
     executed,
-    is_settled,
     kinds,
     offer,
     outsider_writes,
     running,
-    stored_twice,
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from motet_bus import Bus, Client, open_client
 from motet_bus.link import Link
 from motet_schemas import (
+    BudgetLimits,
     BudgetOverride,
     ConflictError,
     Conversation,
@@ -27,6 +28,7 @@ from motet_schemas import (
     TaskCompleted,
     TaskSubmitted,
     TotalUsage,
+    limits_context,
 )
 from motet_schemas.subjects import build
 from tests.bus.support import bus_as, options, outsider_writes, stored
@@ -81,13 +83,22 @@ async def test_a_submission_is_recorded_and_says_where(client: Client) -> None:
     assert event.source.startswith("/agents/client/tester-")
 
 
-async def test_the_same_task_again_returns_the_first_conversation(client: Client, link: Link, namespace: Namespace) -> None:
+async def test_the_same_task_again_returns_the_first_conversation(
+    client: Client, link: Link, namespace: Namespace
+) -> None:
     first = await client.submit(TASK, "c1")
     reordered = {"deep": {"a": "ß", "b": [1, {"a": 2}]}, "n": 1.0, "nothing": None, "draft": "Hello"}
     local = datetime(2026, 12, 1, 12, tzinfo=UTC)
     again = await client.submit(TASK.evolve(input=reordered, due=local), "c1")
     assert (again.seq, again.created) == (first.seq, False)
     assert len(await stored(link, namespace)) == 1
+
+
+async def test_a_task_whose_playbook_widens_its_budget_can_be_submitted_twice(client: Client) -> None:
+    wide = limits_context(BudgetLimits(max_attempts=(1, 50)))
+    task = Task.model_validate({"kind": "wide", "budget": {"max_attempts": 40}}, context=wide)
+    assert (await client.submit(task, "c1")).created
+    assert not (await client.submit(task, "c1")).created
 
 
 @pytest.mark.parametrize(
@@ -169,8 +180,8 @@ async def test_what_is_unknown_or_over_cannot_be_stopped(client: Client, orchest
     await orchestrator.journal.append(Fact(build("task.completed", "c1", "content-qa"), done))
     with pytest.raises(ConflictError, match="ended already: completed"):
         await client.cancel("c1", by="ann")
+    await client.submit(TASK, "c2")
     with pytest.raises(InvalidInputError):
-        await client.submit(TASK, "c2")
         await client.cancel("c2", by="a.b")
 
 

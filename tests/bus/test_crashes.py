@@ -38,9 +38,7 @@ def zygote() -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def processes(
-    zygote: Zygote, tmp_path: Path, nats_url: str, namespace: Namespace
-) -> Iterator[AgentProcesses]:
+def processes(zygote: Zygote, tmp_path: Path, nats_url: str, namespace: Namespace) -> Iterator[AgentProcesses]:
     with AgentProcesses(zygote, tmp_path, nats_url, namespace) as started:
         yield started
 

@@ -38,7 +38,7 @@ async def test_a_private_server_can_be_shared_by_several_steps(tmp_path: Path) -
         assert (first.status, second.status) == ("passed", "failed")
         assert server.url.startswith("nats://")
         url = server.url
-    assert any(tmp_path.iterdir())
+    assert await asyncio.to_thread(lambda: any(tmp_path.iterdir()))
     with pytest.raises(MotetError):
         await connect(ConnectOptions(url=url, connect_timeout_s=0.5))
 

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from motet_gateway.answers import how_to_answer
 from motet_gateway.documents import event_documents, run_document
 from motet_gateway.invocation import Invocation
-from motet_gateway.progress import changes, live_view
+from motet_gateway.progress import changes, live_view, showing_progress
 from motet_gateway.render import agents_table, conversations_table, events_table, inbox, place_of, report
 from motet_gateway.terminal import console, one_line, printable
 from motet_schemas import Conversation, StepExpired, fold_all
@@ -138,6 +138,39 @@ def test_the_live_view_shows_state_attempt_confidence_time_tokens_and_budget() -
     assert "2/6" in shown
     assert "0/6,000" in shown
     assert "30/240" in shown
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_the_live_table_and_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for file, expected in ((_Terminal(), "0.60 < 0.70"), (io.StringIO(), "plan 1: tone, compliance\n")):
+        monkeypatch.setattr("sys.stderr", file)
+        with showing_progress() as watcher:
+            watcher(ambiguous().state)
+        assert expected in file.getvalue()
+    monkeypatch.setattr("sys.stderr", silent := io.StringIO())
+    with showing_progress(quiet=True) as watcher:
+        watcher(ambiguous().state)
+    assert silent.getvalue() == ""
+
+
+def test_the_table_of_agents_shows_lag() -> None:
+    consumers = [{"name": "step-tone", "capability": "tone", "pending": 3, "in_flight": 1}]
+    agent: dict[str, Any] = {
+        "role": "executor",
+        "pid": 7,
+        "instance": "executor-1",
+        "name": "executor",
+        "version": "0.1.0",
+        "started_at": START.isoformat(),
+        "consumers": [*consumers, {"name": "gone", "capability": None, "pending": None, "in_flight": 0}],
+    }
+    shown = _text(agents_table([agent]))
+    assert "step-tone" in shown
+    assert shown.count("executor-1") == 1
 
 
 def test_the_live_view_starts_before_there_is_a_plan() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from motet_schemas import Event, Handled, Output, Subject, decode, event_type, subjects
-from tests.schemas.samples import SAMPLES, START
+from tests.schemas.samples import SAMPLES, START, Story, plan, raised, step
 
 json_values: Final[SearchStrategy[Any]] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -92,11 +92,28 @@ def any_event(draw: DrawFn, seq: int, time: datetime, conversation: str = "c") -
     return decode(subject, {"ce-type": version, "ce-id": "x"}, draw(any_body(subject)), seq=seq, time=time)
 
 
+def _beginnings() -> list[list[Event]]:
+    """Nothing at all, and conversations that are on their way."""
+    made = plan(step("tone"), step("links"), step("a", "tone"))
+    stories = [
+        Story(),
+        Story().submitted(),
+        Story().submitted().planned(made),
+        Story().submitted().planned(made).opened(step("tone")).opened(step("links")),
+        Story().submitted().planned(made).done(step("tone")).opened(step("links")).claimed(step("links")),
+        Story().submitted().planned(made).done(step("tone"), confidence=0.1).add("escalate.raised", 1, data=raised()),
+    ]
+    return [story.events for story in stories]
+
+
+_BEGINNINGS: Final = _beginnings()
+
+
 @st.composite
 def any_events(draw: DrawFn, max_size: int = 16) -> list[Event]:
     """A stream of any events, with gaps in its sequence, and a clock that may stand still."""
-    events: list[Event] = []
-    seq, now = 0, START
+    events = list(draw(st.sampled_from(_BEGINNINGS)))
+    seq, now = len(events), events[-1].time if events else START
     for _ in range(draw(st.integers(0, max_size))):
         seq += draw(st.integers(1, 3))
         now += timedelta(seconds=draw(st.sampled_from([0, 1, 40, 4_000])))

@@ -23,7 +23,7 @@ from motet_schemas import (
     TimerSet,
     fold,
 )
-from motet_schemas.standing import attempts_made, deadline, judge, known_usage
+from motet_schemas.standing import attempts_made, deadline, judge, known_usage, open_questions
 from motet_schemas.subjects import build, handled
 from tests.schemas.samples import (
     START,
@@ -213,8 +213,10 @@ def test_a_question_that_rubbish_touched_is_closed_without_a_decision(kind: str)
     assert story.state.waiting_since is None
 
 
-def test_an_answer_to_no_question_changes_nothing() -> None:
-    assert Story().submitted().add("escalate.answered", 1, data=answer("reject")).state.questions == {}
+def test_an_answer_to_no_question_decides_nothing() -> None:
+    state = Story().submitted().add("escalate.answered", 1, data=answer("reject")).state
+    assert open_questions(state) == []
+    assert all(question.decision is None for question in state.questions.values())
 
 
 def test_waiting_for_a_human_consumes_no_time_budget() -> None:

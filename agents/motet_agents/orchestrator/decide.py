@@ -7,6 +7,7 @@ decided alone, so that it is recorded as one fenced fact.
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import count
 from typing import Final
 
 from motet_agents.orchestrator.ends import cancelled, completed, failed
@@ -22,7 +23,7 @@ from motet_agents.orchestrator.questions import (
 from motet_agents.orchestrator.remedies import Ask, Replan, Retry, Wait, remedy, replanning, replans_left
 from motet_agents.orchestrator.timers import budget_timer, question_timers, retry_timer
 from motet_bus import Decision
-from motet_schemas import Conversation, EscalateTimedOut, Fact, PlanStep, StepExpired
+from motet_schemas import Conversation, EscalateTimedOut, Fact, PlanStep, StepExpired, StepReady
 from motet_schemas.standing import (
     attempts_allowed,
     attempts_made,
@@ -50,18 +51,16 @@ def decide(state: Conversation) -> Decision:
     asked += letter_questions(state)
     if all(question.reason != "time_exhausted" for question in asked):
         asked += time_question(state)
-    raised = [raise_question(state, question, offset) for offset, question in enumerate(asked)]
+    free = (number for number in count(1) if number not in state.questions)
+    raised = [raise_question(state, question, number) for question, number in zip(asked, free, strict=False)]
     timers = [*question_timers(state, raised), *budget_timer(state, asking=bool(raised))]
-    decided = (*facts, *raised, *timers)
-    return Decision(decided, final=not any(_is_spoilt(state, fact) for fact in decided))
+    return Decision((*facts, *raised, *timers), final=not _spends_the_last(state, facts))
 
 
-def _is_spoilt(state: Conversation, fact: Fact) -> bool:
-    """Say whether a fact opens an attempt that an outsider has ended already, so that more is missing at once."""
-    if fact.subject.kind != "step.ready":
-        return False
-    attempt = state.attempt(fact.subject.step, fact.subject.number)
-    return attempt is not None and attempt.ended
+def _spends_the_last(state: Conversation, facts: list[Fact]) -> bool:
+    """Say whether the last attempt of the budget is opened: what cannot be opened any more is asked about at once."""
+    opened = sum(1 for fact in facts if isinstance(fact.data, StepReady))
+    return opened > 0 and attempts_made(state) + opened >= attempts_allowed(state)
 
 
 def is_settled(state: Conversation) -> bool:

@@ -50,13 +50,12 @@ def plan_request(
         instructions=instructions,
         keep=keep,
     )
-    return Fact(build("plan.requested", state.id, max(state.revisions, default=0) + 1), request)
+    return Fact(build("plan.requested", state.id, state.next_revision()), request)
 
 
 def step_ready(state: Conversation, step: PlanStep, *, opening: int) -> Fact:
     """Return the handoff of the next attempt at `step`; `opening` attempts are opened together with it, before it."""
     attempts = state.opened(step.id)
-    number = max((attempt.number for attempt in attempts), default=0) + 1
     plan = state.plan
     ready = StepReady(
         step=step,
@@ -69,7 +68,7 @@ def step_ready(state: Conversation, step: PlanStep, *, opening: int) -> Fact:
         remaining=_remaining(state, opening),
         idempotency_key=_key(state, step, attempts),
     )
-    return Fact(build("step.ready", state.id, step.id, number, step.capability), ready)
+    return Fact(build("step.ready", state.id, step.id, state.next_attempt(step.id), step.capability), ready)
 
 
 def _key(state: Conversation, step: PlanStep, attempts: tuple[Attempt, ...]) -> str:

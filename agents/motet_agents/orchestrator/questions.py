@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from motet_agents.orchestrator.transcript import transcript
-from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, LetterDead, PlanStep
+from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, LetterDead, PlanStep, Question
 from motet_schemas.human import Decision, Reason
 from motet_schemas.standing import (
     BUDGET_REASONS,
@@ -64,8 +64,8 @@ class Asked:
     allowed: tuple[Decision, ...] = ()
 
 
-def raise_question(state: Conversation, asked: Asked, offset: int) -> Fact:
-    """Return the fact that asks; `offset` counts the questions that are raised together."""
+def raise_question(state: Conversation, asked: Asked, number: int) -> Fact:
+    """Return the fact that asks; `number` is one that nobody has used."""
     policy = policy_of(state)
     allowed = asked.allowed or _ALLOWED[asked.reason]
     assert state.now is not None  # noqa: S101 - a conversation without events asks nothing
@@ -88,7 +88,6 @@ def raise_question(state: Conversation, asked: Asked, offset: int) -> Fact:
         due_at=due_at.replace(microsecond=due_at.microsecond // 1000 * 1000),  # schedules know milliseconds
         on_timeout="approve" if policy.on_timeout == "approve" and "approve" in allowed else "reject",
     )
-    number = max(state.questions, default=0) + 1 + offset
     return Fact(build("escalate.raised", state.id, number), raised)
 
 
@@ -115,26 +114,29 @@ def _doubts(attempt: Attempt) -> list[str]:
 
 def plan_question(state: Conversation) -> Asked | str | None:
     """Ask about a plan that could not be made; None while one is awaited; the instructions once a human gave them."""
-    refused = [
-        number
-        for number, revision in state.revisions.items()
-        if revision.requested is not None and (revision.refusal or revision.letter)
-    ]
-    if newest_request(state) not in refused:
+    newest = newest_request(state)
+    revision = state.revisions[newest]
+    if not revision.refusal and revision.letter is None:
         return None
-    about = [question for _, question in sorted(state.questions.items()) if question.raised and not question.broken]
-    about = [question for question in about if question.raised and question.raised.reason == "plan_rejected"]
-    if len(about) < len(refused):
-        revision = state.revisions[max(refused)]
+    about = [question for _, question in sorted(state.questions.items()) if _asks_for_plan(question, newest)]
+    if not about:
         why = revision.refusal or (revision.letter.failure.message if revision.letter else "no answer")
         letter = revision.letter
         return Asked(
             reason="plan_rejected",
+            attempt=newest,
             letter=f"{letter.consumer}-{letter.sequence}" if letter else None,
             question=f"no valid plan could be made: {why}. Revise with instructions, or reject?",
         )
     answer = about[-1].answer
     return getattr(answer, "instructions", None) if about[-1].decision == "revise" else None
+
+
+def _asks_for_plan(question: Question, revision: int) -> bool:
+    raised = question.raised
+    if raised is None or question.broken:
+        return False
+    return (raised.reason, raised.attempt) == ("plan_rejected", revision)
 
 
 def letter_questions(state: Conversation) -> list[Asked]:

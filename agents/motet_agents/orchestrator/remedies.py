@@ -8,7 +8,16 @@ from typing import Final
 
 from motet_agents.orchestrator.questions import Asked, step_question
 from motet_schemas import Attempt, Conversation, PlanStep
-from motet_schemas.standing import Problem, answers, attempts_made, newest_request, policy_of, revisions_granted
+from motet_schemas.standing import (
+    Problem,
+    answers,
+    attempts_made,
+    is_awaited,
+    newest_request,
+    open_questions,
+    policy_of,
+    revisions_granted,
+)
 
 MAX_LOST_CLAIMS: Final = 3
 _BACKOFF_FIRST_S: Final = 1.0
@@ -72,11 +81,7 @@ def remedy(
 
 def replanning(state: Conversation) -> bool:
     """Say whether a re-plan was requested and the planner has not answered."""
-    newest = newest_request(state)
-    if newest <= state.plan_revision:
-        return False
-    revision = state.revisions[newest]
-    return not revision.answered and revision.letter is None
+    return newest_request(state) > state.plan_revision and is_awaited(state)
 
 
 def replans_left(state: Conversation) -> bool:
@@ -88,10 +93,8 @@ def replans_left(state: Conversation) -> bool:
 
 def _is_asked(state: Conversation, step: str, attempt: int) -> bool:
     return any(
-        question.open
-        and question.raised is not None
-        and (question.raised.step, question.raised.attempt) == (step, attempt)
-        for question in state.questions.values()
+        question.raised is not None and (question.raised.step, question.raised.attempt) == (step, attempt)
+        for question in open_questions(state)
     )
 
 

@@ -66,10 +66,17 @@ def read_playbook(text: str, where: str) -> Playbook:
     if not isinstance(data, dict):
         raise InvalidInputError(f"{where}: a playbook is a mapping", field=where)
     try:
-        limits = _LIMITS.validate_json(json.dumps(data.get("limits") or {}))
+        limits = _limits(json.dumps(data.get("limits") or {}), where)
         playbook = Playbook.model_validate_json(json.dumps(data), context=limits_context(limits))
     except ValidationError as error:
         raise explain(error, Playbook, where) from error
     except TypeError as error:
         raise InvalidInputError(f"{where}: holds what JSON cannot say: {error}", field=where) from error
     return playbook
+
+
+def _limits(data: str, where: str) -> BudgetLimits:
+    try:
+        return _LIMITS.validate_json(data)
+    except ValidationError as error:
+        raise explain(error, BudgetLimits, f"{where}: limits") from error

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _ENDS = r"\s<>\[\]{}|\\^`\"\x00\ufffc“”‘’«»‹›„‚、。「」『』（）【】《》〈〉，：；！？…"
-_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9@/_.-])(?:(?:https?|ftp)://(?:\[[0-9A-Fa-f:.]+\]|[^{_ENDS}/?#:@.&])|www\.[\w-]+\.\w)[^{_ENDS}]*",
-    re.IGNORECASE,
+_BEGINNING = (
+    r"(?<![A-Za-z0-9@/_.-])"
+    rf"(?:(?:https?|ftp)://(?:\[[0-9A-Fa-f:.]+\]|[^{_ENDS}/?#:@.&])|www\.[\w-]+\.\w)"
 )
+_ESCAPED = r"\\([!#$&*+.=_~-])"
+_ADDRESS = re.compile(rf"{_BEGINNING}[^{_ENDS}]*+", re.IGNORECASE)
+_ADDRESS_WITH_ESCAPES = re.compile(rf"{_BEGINNING}(?:[^{_ENDS}]|{_ESCAPED})*+", re.IGNORECASE)
+_UNESCAPE = re.compile(_ESCAPED)
 _CLOSING_ENTITY = re.compile(r"&(?:lt|gt|quot|nbsp|ldquo|rdquo|#34|#39|#60|#62|#x22|#x27|#x3c|#x3e);", re.IGNORECASE)
 _LAST_ENTITY = re.compile(r"&[A-Za-z0-9#]{1,32};$")
-_TRAILING = "?!.,:;*_~'"
+_TRAILING = "?!.,:;*_~'\\"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,19 @@ class BareUrl:
     target: str
 
 
-def find_bare_urls(text: str, start: int, end: int, *, entities: bool) -> Iterator[BareUrl]:
-    """Yield the addresses in `text[start:end]` in order; `entities` says whether `&amp;` stands for `&` there."""
+def find_bare_urls(text: str, start: int, end: int, *, entities: bool, escapes: bool = False) -> Iterator[BareUrl]:
+    """Yield the addresses in `text[start:end]` in order.
+
+    `entities` says whether `&amp;` stands for `&` there, `escapes` whether `\\_` stands for `_`.
+    """
+    pattern = _ADDRESS_WITH_ESCAPES if escapes else _ADDRESS
     position = start
-    while match := _ADDRESS.search(text, position, end):
+    while match := pattern.search(text, position, end):
         address = _trim(match.group(), entities)
         position = match.start() + max(len(address), 1)
         if not address.lower().endswith(("://", "www")):
             target = html.unescape(address) if entities else address
+            target = _UNESCAPE.sub(r"\1", target) if escapes else target
             yield BareUrl(match.start(), match.start() + len(address), _with_scheme(target))
 
 

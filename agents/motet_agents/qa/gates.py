@@ -31,11 +31,12 @@ _MARK = re.compile(r"[\[*_<`~|>\n]")
 _SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?)")
 _BARE = re.compile(r"(?<![A-Za-z0-9@/_.-])(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
 _ESCAPING = frozenset("&;\\")
+_UNSEEN = re.compile(r"<!--(?:-?>|.*?(?:--!?>|\Z))|<[!?][^>]*+(?:>|\Z)", re.DOTALL)
 _NO_TAG = re.compile(r"<(?![A-Za-z/!?])")
 _UNFINISHED = re.compile(r"<(?=/?[A-Za-z])")
 _HIDING = CODE | RAW_TEXT
 _DIVIDING = BLOCKS | REPLACED | _HIDING | {"br"}
-_WORDLIKE = re.compile(r"[\w'\u0300-\u036f]")
+_WORDLIKE = re.compile(r"[\w'\u0300-\u036f\u00ad\u200b-\u200d\u2060\ufeff]")
 _GAP = " \ufffc "
 
 
@@ -138,7 +139,7 @@ def _occurrences(text: str, phrase: str) -> list[tuple[int, int]]:
     """Find a phrase in a text with straight quotes: lower case, any white space, nothing wordlike around it."""
     words = _straight(phrase).casefold().split()
     body = r"\s+".join(map(re.escape, words))
-    pattern = re.compile(rf"{body}(?![\w'\u0300-\u036f])", re.IGNORECASE)
+    pattern = re.compile(rf"{body}(?!{_WORDLIKE.pattern})", re.IGNORECASE)
     return [
         match.span()
         for match in pattern.finditer(text)
@@ -204,10 +205,10 @@ class _Page(HTMLParser):
             part = _beginning(body)
             page.extent = "" if part == body else f" (the first {len(part):,} characters were rendered)"
             source = str(markdown(INLINE_NESTING).render(part))
-        # Older versions of the parser look for the end of what never closes again and again.
-        source = _NO_TAG.sub("\ufffc", source)
+        # Versions of the parser differ in where comments end, and the older take long over what never closes.
+        source = _NO_TAG.sub("\ufffc", _UNSEEN.sub("", source))
         last_tag = source.rfind(">") + 1
-        page.feed(source[:last_tag] + _UNFINISHED.sub("\ufffc", source[last_tag:]) + "]]>-->")
+        page.feed(source[:last_tag] + _UNFINISHED.sub("\ufffc", source[last_tag:]))
         page.close()
         return page
 

@@ -60,8 +60,9 @@ async def check_links(
     `resolver` stands in for the system's, `ssl_context` for the usual certificate authorities. Takes at most
     `rules.time_budget_s` seconds; what was not asked by then is unknown.
     """
-    links = document.links
-    addresses = {link: _address(link, document.reading.base) for link in links}
+    reading = await asyncio.to_thread(lambda: document.reading)
+    links = reading.links
+    addresses = {link: _address(link, reading.base) for link in links}
     verdicts = await _ask_all(list(dict.fromkeys(filter(None, addresses.values()))), rules, resolver, ssl_context)
     findings: list[Finding] = []
     listed: list[Json] = []
@@ -74,8 +75,8 @@ async def check_links(
         if finding := _finding(link, verdict, document, step):
             findings.append(finding)
     output: dict[str, Json] = {"links": listed, "requested": len(verdicts)}
-    notes = _notes(results, len(verdicts), document.reading.coarse)
-    confidence = _confidence(results, coarse=document.reading.coarse is not None)
+    notes = _notes(results, len(verdicts), reading.coarse)
+    confidence = _confidence(results, coarse=reading.coarse is not None)
     return CheckResult(findings=in_order(findings, step, "links"), confidence=confidence, notes=notes, output=output)
 
 

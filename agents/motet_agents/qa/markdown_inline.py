@@ -108,7 +108,7 @@ class SpanState(StateInline):
 
     def __init__(self, src: str, md: MarkdownIt, env: EnvType, tokens: list[Token], *, urls: bool) -> None:
         super().__init__(src, md, env, tokens)
-        found = list(find_bare_urls(src, 0, len(src), entities=True)) if urls else []
+        found = list(find_bare_urls(src, 0, len(src), entities=True, escapes=True)) if urls else []
         self.urls = {url.start: url for url in found}
         self.url_starts = [url.start for url in found]
         self.last_bracket = src.rfind("]") if env.get("references") else src.rfind("](")

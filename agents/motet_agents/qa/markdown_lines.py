@@ -47,7 +47,8 @@ class Lines:
                 line += 1
             if line >= min(after, len(self.texts)):
                 return None if wanted or text else self._passage(found)
-            found.append((text.lstrip(), line, len(self.texts[line].rstrip()) - len(wanted)))
+            end = len(self.texts[line].rstrip() if wanted else self.texts[line])
+            found.append((text.lstrip(), line, end - len(wanted)))
             line += 1
         return self._passage(found)
 

@@ -87,7 +87,7 @@ def _windows(text: str, length: int) -> Iterator[tuple[int, int]]:
     while start < len(text):
         block_end = text.find(BLOCK, start)
         block_end = len(text) if block_end == -1 else block_end
-        position = start
+        position = start if block_end - start >= length // 2 else block_end
         while position < block_end:
             yield position, min(position + _WINDOW, block_end)
             if position + _WINDOW >= block_end:

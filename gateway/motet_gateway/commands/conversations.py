@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from motet_gateway import exits
-from motet_gateway.commands.run import FailOn, Quiet, Task, finish, read_task
+from motet_gateway.commands.run import FailOn, Quiet, Task, read_task
 from motet_gateway.invocation import Invocation, Playbooks, command
 
 if TYPE_CHECKING:
     from motet_bus import Client, Summary
     from motet_gateway.config import Settings
+    from motet_gateway.reporting import Reporter
     from motet_gateway.taskfile import LoadedTask
     from motet_schemas import Conversation, Event
 
@@ -54,10 +55,12 @@ def submit(
 
     settings = invocation.settings
     loaded = read_task(settings, task)
-    created, state = run_until_done(lambda: _submit(settings, loaded, wait=wait, quiet=quiet))
-    if state is not None:
-        draft = loaded.documents.get("draft")
-        return finish(invocation, state, draft.text if draft else None, fail_on)
+    if wait:
+        from motet_gateway.reporting import Reporter, see_through
+
+        reporter = Reporter(invocation, fail_on)
+        return see_through(reporter, lambda: _submit_and_wait(settings, loaded, reporter, quiet=quiet))
+    created = run_until_done(lambda: _submit(settings, loaded))
     if invocation.json:
         print_json({"conversation_id": loaded.conversation, "created": created})
     else:
@@ -67,12 +70,19 @@ def submit(
 
 
 def watch(invocation: Invocation, conversation: ConversationId, fail_on: FailOn = None, quiet: Quiet = False) -> int:
-    """Follow a conversation on a running bus until it ends or asks a human, then report as `run` does."""
-    from motet_gateway.lifecycle import run_until_done
+    """Follow a conversation until it ends or asks a human, then report as `run` does.
+
+    Where no bus runs, the server and the agents run for as long as that takes: so an interrupted `run` goes on.
+    """
+    from motet_gateway.reporting import Reporter, see_through
+    from motet_gateway.session import carry_through
+
+    async def look(client: Client) -> None:
+        await client.load(conversation)
 
     settings = invocation.settings
-    state, draft = run_until_done(lambda: _watch(settings, conversation, quiet=quiet))
-    return finish(invocation, state, draft, fail_on)
+    reporter = Reporter(invocation, fail_on)
+    return see_through(reporter, lambda: carry_through(settings, conversation, look, reporter, quiet=quiet))
 
 
 def show(invocation: Invocation, conversation: ConversationId) -> int:
@@ -119,10 +129,8 @@ def cancel(
     quiet: Quiet = False,
 ) -> int:
     """Stop a conversation, and wait until it has stopped. Exit status 0 when it was cancelled."""
-    from motet_gateway.documents import run_document
-    from motet_gateway.lifecycle import run_until_done
+    from motet_gateway.reporting import CancelReporter, see_through
     from motet_gateway.session import carry_through
-    from motet_gateway.terminal import print_json, print_result
 
     settings = invocation.settings
     by = re.sub(r"[^A-Za-z0-9_-]", "-", user_name())[:64] or "operator"
@@ -130,48 +138,27 @@ def cancel(
     async def ask(client: Client) -> None:
         await client.cancel(conversation, by=by, reason=reason)
 
-    def report(state: Conversation, _: str | None) -> int:
-        document = run_document(state)
-        if invocation.json:
-            print_json(document)
-        else:
-            print_result(f"{conversation}: {document['status']}")
-        return exits.COMPLETED if document["status"] == "cancelled" else exits.FAILED
-
-    return run_until_done(lambda: carry_through(settings, conversation, ask, report, quiet=quiet))
+    reporter = CancelReporter(invocation)
+    return see_through(reporter, lambda: carry_through(settings, conversation, ask, reporter, quiet=quiet))
 
 
-async def _submit(
-    settings: Settings, loaded: LoadedTask, *, wait: bool, quiet: bool
-) -> tuple[bool, Conversation | None]:
+async def _submit(settings: Settings, loaded: LoadedTask) -> bool:
+    from motet_gateway.places import running_place
+    from motet_gateway.session import connected, submit
+
+    async with running_place(settings, wanted_for="submit") as place, connected(settings, place) as client:
+        return (await submit(client, loaded)).created
+
+
+async def _submit_and_wait(settings: Settings, loaded: LoadedTask, report: Reporter, *, quiet: bool) -> None:
     from motet_gateway.places import running_place
     from motet_gateway.session import connected, follow_shown, submit, warn_if_unserved
 
     async with running_place(settings, wanted_for="submit") as place, connected(settings, place) as client:
-        submission = await submit(client, loaded)
-        if not wait:
-            return submission.created, None
+        await submit(client, loaded)
         await warn_if_unserved(client)
-        return submission.created, await follow_shown(client, loaded.conversation, quiet=quiet)
-
-
-async def _watch(settings: Settings, conversation: str, *, quiet: bool) -> tuple[Conversation, str | None]:
-    from motet_gateway.documents import is_over
-    from motet_gateway.places import any_place
-    from motet_gateway.session import connected, draft_of, follow_shown, warn_if_unserved
-    from motet_schemas import BusUnavailableError
-
-    async with any_place(settings) as place, connected(settings, place) as client:
-        state = await client.load(conversation)
-        if not is_over(state):
-            if place.embedded is not None:
-                raise BusUnavailableError(
-                    f"conversation {conversation} has not ended, but no bus runs on the store {place.store}, so "
-                    "nobody works on it; start one with `motet up`"
-                )
-            await warn_if_unserved(client)
-            state = await follow_shown(client, conversation, quiet=quiet)
-        return state, await draft_of(client, state)
+        draft = loaded.documents.get("draft")
+        report(await follow_shown(client, loaded.conversation, quiet=quiet), draft.text if draft else None)
 
 
 async def _show(settings: Settings, conversation: str) -> tuple[list[Event], Conversation, str | None]:

@@ -11,7 +11,7 @@ import typer
 
 from motet_gateway import exits
 from motet_gateway.commands.conversations import ConversationId, user_name
-from motet_gateway.commands.run import FailOn, Quiet, finish
+from motet_gateway.commands.run import FailOn, Quiet
 from motet_gateway.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -83,12 +83,13 @@ def answer(
         answered.extend(await _answer(client, conversation, number, given, every=every))
 
     if wait:
+        from motet_gateway.reporting import Reporter, see_through
         from motet_gateway.session import carry_through
 
-        def report(state: Conversation, draft: str | None) -> int:
-            return finish(invocation, state, draft, fail_on)
-
-        return run_until_done(lambda: carry_through(settings, conversation, act, report, role="desk", quiet=quiet))
+        reporter = Reporter(invocation, fail_on)
+        return see_through(
+            reporter, lambda: carry_through(settings, conversation, act, reporter, role="desk", quiet=quiet)
+        )
     unserved = run_until_done(lambda: _answer_only(settings, act))
     document = {
         "conversation_id": conversation,
@@ -98,7 +99,7 @@ def answer(
         print_json(document)
     else:
         numbers = ", ".join(str(question.number) for question in answered)
-        then = "; `motet answer`'s --wait, or `motet up`, lets it go on" if unserved else ""
+        then = f"; `motet watch {conversation}` goes on with it" if unserved else ""
         print_result(f"{conversation}: question {numbers} answered: {given.decision}{then}")
     return exits.COMPLETED
 

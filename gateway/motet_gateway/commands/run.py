@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from motet_bus.supervisor import Child
     from motet_gateway.config import Settings
     from motet_gateway.places import Place
+    from motet_gateway.reporting import Reporter
     from motet_gateway.taskfile import LoadedTask
-    from motet_schemas import Conversation
 
 PANEL: Final = "Main"
 
@@ -47,23 +47,32 @@ def run(
 
     Exit status: 0 completed, 1 failed or cancelled, 2 bad input, 3 waiting for a human, 4 no bus.
     """
-    from motet_gateway.lifecycle import run_until_done
+    from motet_gateway.reporting import Reporter, see_through
+    from motet_gateway.terminal import note
 
     settings = invocation.settings
     loaded = read_task(settings, task)
-    draft = loaded.documents.get("draft")
-
-    def report(state: Conversation) -> int:
-        return finish(invocation, state, draft.text if draft else None, fail_on)
-
-    return run_until_done(lambda: _run(settings, loaded, executors, report, quiet=quiet))
+    reporter = Reporter(invocation, fail_on)
+    submitted: list[str] = []
+    try:
+        return see_through(reporter, lambda: _run(settings, loaded, executors, reporter, submitted, quiet=quiet))
+    except exits.Interrupted:
+        if submitted:
+            note(f"motet: what is recorded is kept; `motet watch {loaded.conversation}` goes on with it")
+        raise
 
 
 def up(invocation: Invocation, executors: Executors = 2, playbooks: Playbooks = None) -> int:
     """Keep the bus and all agents running, until Ctrl-C."""
     from motet_gateway.lifecycle import run_until_done
+    from motet_gateway.terminal import note
 
-    run_until_done(lambda: _up(invocation, executors))
+    try:
+        run_until_done(lambda: _up(invocation, executors))
+    except exits.Interrupted as interruption:
+        # The usual end, and with --json everything has been said on standard output already.
+        note("motet: stopped")
+        return exits.SIGNALLED + interruption.number
     return exits.COMPLETED
 
 
@@ -77,45 +86,28 @@ def read_task(settings: Settings, path: Path) -> LoadedTask:
     return loaded
 
 
-def finish(invocation: Invocation, state: Conversation, draft: str | None, fail_on: str | None = None) -> int:
-    """Print the report of a conversation that is over and return the exit status."""
-    from motet_gateway.answers import how_to_answer
-    from motet_gateway.documents import run_document
-    from motet_gateway.terminal import print_json, print_result
-
-    document = run_document(state)
-    if invocation.json:
-        print_json(document)
-    else:
-        from motet_gateway.render import report
-
-        print_result(report(document, draft, how_to_answer(invocation, state)))
-    if fail_on is not None and document["report"]["verdict"] == fail_on:
-        return exits.FAILED
-    return exits.status_of(document["status"])
-
-
 async def _run(
-    settings: Settings, loaded: LoadedTask, executors: int, report: Callable[[Conversation], int], *, quiet: bool
-) -> int:
+    settings: Settings, loaded: LoadedTask, executors: int, report: Reporter, submitted: list[str], *, quiet: bool
+) -> None:
     from motet_gateway.places import working_place
-    from motet_gateway.session import Crew, connected, follow_shown, submit, with_crew
+    from motet_gateway.session import Crew, connected, follow_shown, submit, warn_if_unserved, with_crew
     from motet_gateway.terminal import note
 
-    status = exits.FAILED
     async with working_place(settings) as place:
 
-        async def work(_: Crew | None) -> None:
-            nonlocal status
+        async def work(crew: Crew | None) -> None:
             async with connected(settings, place) as client:
                 submission = await submit(client, loaded)
+                submitted.append(submission.conversation)
                 if not submission.created:
                     note(f"motet: {loaded.conversation} was submitted before; this is that conversation")
+                if crew is None:
+                    await warn_if_unserved(client)
+                draft = loaded.documents.get("draft")
                 # Reported now: nobody wants to wait for the agents to go home.
-                status = report(await follow_shown(client, loaded.conversation, quiet=quiet))
+                report(await follow_shown(client, loaded.conversation, quiet=quiet), draft.text if draft else None)
 
         await with_crew(settings, place, work, executors=executors)
-    return status
 
 
 async def _up(invocation: Invocation, executors: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +9,7 @@ from datetime import datetime, timedelta
 from motet_bus.fences import Fence, natural_fence
 from motet_schemas import ConflictError, Conversation, Event, Fact, Subject, TimerSet, decode, encode, fold
 from motet_schemas.subjects import build
+from tests.schemas.histories import line_of
 from tests.schemas.samples import START
 
 _TICK = timedelta(milliseconds=1)
@@ -115,21 +115,8 @@ class MemoryStream:
         self.now = max(self.now, until)
 
     def dump(self) -> str:
-        """Return the messages as lines of JSON, in the format of the recorded histories."""
-        lines = [
-            json.dumps(
-                {
-                    "subject": str(message.event.subject),
-                    "seq": seq,
-                    "time": message.event.time.isoformat(),
-                    "headers": {name: value for name, value in message.event.headers.items() if name.startswith("ce-")},
-                    "data": message.body.decode("utf-8", errors="replace"),
-                },
-                ensure_ascii=False,
-            )
-            for seq, message in self.messages.items()
-        ]
-        return "\n".join(lines) + "\n"
+        """Return the messages in the format of the recorded histories."""
+        return "".join(f"{line_of(message.event, message.body)}\n" for message in self.messages.values())
 
 
 def _matches(pattern: list[str], subject: list[str]) -> bool:
