@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,7 +123,7 @@ class Client:
             raise NotFoundError(f"no conversation {conversation!r} here; `motet list` shows what there is")
         return events
 
-    async def watch(self, conversation: str) -> AsyncIterator[Conversation]:
+    async def watch(self, conversation: str) -> AsyncGenerator[Conversation]:
         """Yield the conversation as it is, then again after every change, for as long as the caller iterates."""
         changed = asyncio.Event()
 

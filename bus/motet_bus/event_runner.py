@@ -133,7 +133,8 @@ class EventRunner:
             await self._bus.journal.append(Fact(record, Handled(outputs=outputs)), cause=event.seq)
         except ConflictError:
             if not await self._emit_recorded(record, event):
-                raise PermanentError(f"{record}: what stands there is no record of a run; nothing was emitted") from None
+                reason = f"{record}: what stands there is no record of a run, so nothing was emitted"
+                raise PermanentError(reason) from None
             return
         self._crash("between record and emit")
         await emit(self._bus.journal, context.facts, cause=event.seq)

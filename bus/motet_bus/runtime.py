@@ -44,15 +44,17 @@ async def run_agent(
         card = await answer_roll_calls(bus, lambda: consumers)
         ending = asyncio.Event()
         tasks = [asyncio.create_task(consumer.run(ending)) for consumer, _ in consumers]
-        stopping = asyncio.create_task(stop.wait())
-        listening = asyncio.create_task(_all_started([consumer for consumer, _ in consumers]))
+        stopping, listening = (
+            asyncio.ensure_future(one) for one in (stop.wait(), _all_started([consumer for consumer, _ in consumers]))
+        )
+        ends = {*tasks, stopping}
         try:
-            await asyncio.wait({*tasks, stopping, listening}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*ends, listening}, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
                 log.info("agent.started", agent=agent.name, role=agent.role, instance=bus.instance)
                 if on_ready is not None:
                     on_ready(card)
-            await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             listening.cancel()

@@ -62,7 +62,7 @@ async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable
 
     Raises what `load_agent` and `run_agent` raise.
     """
-    from motet_bus import run_agent
+    from motet_bus import RunOptions, run_agent
     from motet_bus.parent_watch import watch_parent
     from motet_observability import set_up_tracing
 
@@ -90,6 +90,7 @@ async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable
             stop=stop,
             namespace=settings.namespace,
             settings={"playbooks": os.pathsep.join(map(str, settings.playbooks))},
+            run=RunOptions(claim_ttl_s=settings.claim_ttl_s),
             on_ready=on_ready,
         )
     finally:

@@ -38,6 +38,9 @@ class Settings(BaseModel):
     namespace: str = Field(default="", description="One token in front of every subject and stream.")
     store: Path | None = Field(default=None, description="Directory of the embedded server.")
     playbooks: tuple[Path, ...] = Field(default=(), description="Folders of playbooks, besides those shipped.")
+    claim_ttl_s: float = Field(
+        default=30.0, ge=1, le=3_600, description="Seconds that a silent worker keeps its claim."
+    )
     log_level: LogLevel = Field(default="warning", description="Least level that is logged.")
     log_format: LogFormat = Field(default="console", description="How log lines look.")
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from motet_bus import Client, Role, Submission, open_client
 from motet_bus.embedded import EmbeddedServer
@@ -211,7 +211,7 @@ async def draft_of(client: Client, state: Conversation) -> str | None:
 
 async def follow(client: Client, conversation: str, on_state: Callable[[Conversation], None]) -> Conversation:
     """Tell `on_state` of every change until the conversation has ended or waits for a human; return it then."""
-    watching = cast("AsyncGenerator[Conversation]", client.watch(conversation))
+    watching = client.watch(conversation)
     async with aclosing(watching) as states:
         async for state in states:
             on_state(state)

@@ -9,6 +9,7 @@ import pytest
 
 from motet_bus.link import Link
 from motet_schemas.subjects import Namespace
+from tests.bus.processes import Zygote
 from tests.bus.servers import NatsServer
 from tests.bus.work import Work
 
@@ -24,3 +25,11 @@ def own_server(tmp_path: Path) -> Iterator[NatsServer]:
 async def work(link: Link, namespace: Namespace) -> Work:
     """A conversations stream without messages, and a worker's consumer on it."""
     return await Work(link, namespace).prepare(0)
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process that forks agents for tests that kill them."""
+    started = Zygote()
+    yield started
+    started.close()

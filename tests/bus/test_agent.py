@@ -147,7 +147,6 @@ async def generator(step: Step) -> Any:
         (gives_nothing, "return is annotated NoneType"),
         (generator, "async def"),
         (functools.partial(not_async), "async def"),
-        (lambda step: None, "async def"),
         (Outcome, "async def"),
     ],
 )

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ from tests.bus.servers import NatsServer
 from tests.bus.support import bus_as, eventually, kinds, offer, options
 
 pytestmark = pytest.mark.chaos
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
-    yield started
-    started.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

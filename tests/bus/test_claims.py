@@ -259,6 +259,16 @@ async def test_rubbish_behind_the_claim_does_not_take_it_away(
     assert await executed(worker, "c1") is not None
 
 
+async def test_a_later_attempt_is_kept_and_recorded_behind_rubbish_like_the_first(
+    orchestrator: Bus, worker: Bus, ready: Event, link: Link, namespace: Namespace
+) -> None:
+    second = await offer(orchestrator, "c1", attempt=2)
+    claim = await HeldClaim.take(worker.journal, second)
+    await outsider_writes(link, namespace, "step.renewed.c1.s1.2")
+    await claim.record(record())
+    assert await executed(worker, "c1", attempt=2) is not None
+
+
 @pytest.mark.parametrize("verb", ["renewed", "claimed", "nonsense"])
 async def test_rubbish_behind_a_dead_claim_does_not_keep_it_alive(
     worker: Bus, rival: Bus, ready: Event, link: Link, namespace: Namespace, verb: str

@@ -220,7 +220,7 @@ async def test_a_watcher_that_goes_away_leaves_no_subscription(client: Client) -
     await client.submit(TASK, "c1")
     watching = client.watch("c1")
     assert (await anext(watching)).task is not None
-    await watching.aclose()  # type: ignore[attr-defined]
+    await watching.aclose()
 
 
 async def test_all_conversations_are_listed_in_a_line_each_newest_first(

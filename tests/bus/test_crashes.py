@@ -30,13 +30,6 @@ AGENTS = "tests.bus.child_agents"
 POINTS = ["before the handler", "after the handler", "between record and emit", "before the ack", "after the ack"]
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def processes(zygote: Zygote, tmp_path: Path, nats_url: str, namespace: Namespace) -> Iterator[AgentProcesses]:
     with AgentProcesses(zygote, tmp_path, nats_url, namespace) as started:

@@ -79,8 +79,8 @@ async def test_a_role_may_not_say_what_is_not_its_own(planner: Bus, client: Bus)
 
 
 @pytest.mark.parametrize("role", ["planner", "executor", "verifier", "specialist", "desk", "client", "operator"])
-async def test_only_the_orchestrator_may_write_a_schedule(nats_url: str, namespace: Namespace, role: str) -> None:
-    async with bus_as(nats_url, namespace, role) as bus:  # type: ignore[arg-type]
+async def test_only_the_orchestrator_may_write_a_schedule(nats_url: str, namespace: Namespace, role: Role) -> None:
+    async with bus_as(nats_url, namespace, role) as bus:
         with pytest.raises(NotAllowedError):
             await bus.journal.append(Fact(build("timer.set", "c1", "budget"), TimerSet(at=datetime.now(UTC))))
 
@@ -180,7 +180,6 @@ async def test_rubbish_beside_a_request_does_not_keep_the_plan_out(
 async def test_rubbish_beside_a_fact_does_not_keep_it_out(
     nats_url: str, link: Link, namespace: Namespace, rubbish: str, kind: str, detail: tuple[str | int, ...]
 ) -> None:
-
     due = datetime.now(UTC)
     raised = EscalateRaised(
         reason="step_failed", question="?", allowed_answers=("reject",), due_at=due, on_timeout="reject"
@@ -192,7 +191,7 @@ async def test_rubbish_beside_a_fact_does_not_keep_it_out(
         "task.submitted": TaskSubmitted(kind="content-qa"),
     }[kind]
     assert isinstance(data, EVENTS[kind])
-    role = next(role for role, grant in GRANTS.items() if kind in grant)
+    role: Role = next(role for role, grant in GRANTS.items() if kind in grant)
     async with bus_as(nats_url, namespace, role) as bus:
         await outsider_writes(link, namespace, rubbish)
         fact = Fact(build(kind, "c1", *detail), data)

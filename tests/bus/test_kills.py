@@ -1,27 +1,17 @@
-"""Whole conversations on real processes, which are killed with SIGKILL, frozen and started again, as is the server."""
+"""Whole conversations on real processes, which are killed with SIGKILL, frozen, told to stop and started again."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from motet_bus import Client, open_client
 from motet_bus.link import Link
 from motet_schemas import Namespace, standing
+from tests.bus.fleet import Fleet, all_ended, check_everything, results_are_of_real_runs, submit_all
 from tests.bus.processes import AgentProcesses, Zygote
 from tests.bus.support import eventually, options
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
-    yield started
-    started.close()
-
 
 # In the default run: each role killed once, in the middle of the work
 

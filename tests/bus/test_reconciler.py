@@ -281,7 +281,7 @@ async def test_no_more_conversations_are_kept_than_allowed(client: Bus) -> None:
     for name in ("c1", "c2", "c3"):
         await submit(client, name)
         await few.load(name)
-    assert list(few._known) == ["c2", "c3"]
+    assert list(few._known) == ["c2", "c3"]  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_the_whole_is_read_again_when_asked_for(client: Bus, nats_url: str, namespace: Namespace) -> None:

@@ -16,12 +16,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import motet_agents.orchestrator
-import motet_agents.planner
-import motet_agents.verifier  # noqa: F401 - imported before the fork, so that each process starts at once
 from motet_bus import Agent, AgentCard, ConnectOptions, RunOptions, run_agent
 
 _PR_SET_PDEATHSIG = 1
+_LOADED_BEFORE = (
+    "motet_agents.orchestrator",
+    "motet_agents.planner",
+    "motet_agents.verifier",
+    "tests.bus.child_agents",
+)
 
 
 async def serve(order: dict[str, Any]) -> None:
@@ -71,6 +74,8 @@ def become_agent(order: dict[str, Any]) -> int:
 def main() -> None:
     """Fork an agent for each line of standard input."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for module in _LOADED_BEFORE:
+        importlib.import_module(module)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

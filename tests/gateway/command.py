@@ -27,7 +27,7 @@ class Motet:
         self.folder = folder
         self.store = folder / "store"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MOTET_")}
-        self.environment = {**inherited, "MOTET_STORE": str(self.store), **environment}
+        self.environment = {**inherited, "MOTET_STORE": str(self.store), "MOTET_CLAIM_TTL_S": "4", **environment}
 
     def __call__(self, *arguments: str | Path, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
@@ -151,7 +151,8 @@ def slow_task(folder: Path, pages: Pages, conversation: str, links: int = 2) -> 
 
 
 def subjects_of(documents: list[dict[str, Any]]) -> list[str]:
-    """Return the subjects of recorded facts, after checking that each was recorded once."""
+    """Return the subjects of recorded facts, after checking that each was recorded once (a claim is renewed often)."""
     subjects = [document["subject"] for document in documents]
-    assert len(set(subjects)) == len(subjects)
+    once = [subject for subject in subjects if not subject.startswith("step.renewed.")]
+    assert len(set(once)) == len(once), once
     return subjects

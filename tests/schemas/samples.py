@@ -61,8 +61,12 @@ SHA: Final = "ab" * 32
 
 def step(name: str = "tone", *after: str, **fields: Any) -> PlanStep:
     """A step that waits for the steps `after`."""
-    given = {"capability": "qa", "goal": f"do {name}", "manifest": Manifest(objective=f"{name} is done")} | fields
-    return PlanStep(id=name, depends_on=after, **given)
+    given: dict[str, Any] = {
+        "capability": "qa",
+        "goal": f"do {name}",
+        "manifest": Manifest(objective=f"{name} is done"),
+    }
+    return PlanStep(id=name, depends_on=after, **(given | fields))
 
 
 def plan(*steps: PlanStep, policy: dict[str, Any] | None = None, **budget: Any) -> PlanCreated:
@@ -115,7 +119,8 @@ def refused(*evidence: str, verifier: str = "verifier-1") -> VerifyFailed:
 
 def failure(**fields: Any) -> Failure:
     """An error that trying again may cure."""
-    return Failure(**({"code": "transient", "message": "it broke", "retryable": True} | fields))
+    given: dict[str, Any] = {"code": "transient", "message": "it broke", "retryable": True}
+    return Failure(**(given | fields))
 
 
 def raised(reason: str = "low_confidence", **fields: Any) -> EscalateRaised:

@@ -15,6 +15,11 @@ from motet_schemas.plan import check_graph
 from tests.schemas.samples import plan, step
 
 
+def _step_with(field: str, value: float) -> PlanStep:
+    fields: dict[str, Any] = {field: value}
+    return step(**fields)
+
+
 @pytest.mark.parametrize(
     ("field", "low", "high", "below", "above"),
     [
@@ -25,10 +30,10 @@ from tests.schemas.samples import plan, step
 )
 def test_a_step_keeps_its_ranges(field: str, low: float, high: float, below: float, above: float) -> None:
     for value in (low, high):
-        assert getattr(step(**{field: value}), field) == value
+        assert getattr(_step_with(field, value), field) == value
     for value in (below, above):
         with pytest.raises(ValidationError, match=field):
-            step(**{field: value})
+            _step_with(field, value)
 
 
 @pytest.mark.parametrize("missing", ["capability", "goal", "manifest", "id"])
@@ -41,8 +46,9 @@ def test_a_step_without_what_it_needs_is_refused(missing: str) -> None:
 @pytest.mark.parametrize("token", ["", "a.b", "*", ">", "a b", "a\n", "é", "x" * 65])
 @pytest.mark.parametrize("field", ["id", "capability"])
 def test_names_that_cannot_stand_in_a_subject_are_refused(field: str, token: str) -> None:
+    given: dict[str, Any] = {"id": "a", "capability": "qa", "goal": "g", "manifest": Manifest(objective="o")}
     with pytest.raises(ValidationError, match=field):
-        PlanStep(**({"id": "a", "capability": "qa", "goal": "g", "manifest": Manifest(objective="o")} | {field: token}))
+        PlanStep(**(given | {field: token}))
 
 
 def test_a_plan_has_at_least_one_step() -> None:
@@ -76,7 +82,7 @@ def test_a_cycle_is_refused_and_shown(steps: tuple[PlanStep, ...]) -> None:
         ("time_budget_s", {"time_budget_s": 60}, {"time_budget_s": 119}),
     ],
 )
-def test_what_the_steps_may_use_fits_into_the_budget(field: str, each: dict[str, Any], budget: dict[str, int]) -> None:
+def test_what_the_steps_may_use_fits_into_the_budget(field: str, each: dict[str, Any], budget: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=field):
         plan(step("a", **each), step("b", **each), **budget)
     allowed = {name: value + 1 for name, value in budget.items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -66,7 +67,7 @@ def read_playbook(text: str, where: str) -> Playbook:
     if not isinstance(data, dict):
         raise InvalidInputError(f"{where}: a playbook is a mapping", field=where)
     try:
-        limits = _limits(json.dumps(data.get("limits") or {}), where)
+        limits = _limits(json.dumps(cast("dict[str, object]", data).get("limits") or {}), where)
         playbook = Playbook.model_validate_json(json.dumps(data), context=limits_context(limits))
     except ValidationError as error:
         raise explain(error, Playbook, where) from error

@@ -61,6 +61,8 @@ def _trim(address: str, entities: bool) -> str:
         if last == ")" and unopened > 0:
             unopened -= 1
         elif entities and last == ";" and (entity := _LAST_ENTITY.search(address, max(0, end - 35), end)):
+            if html.unescape(entity.group())[-1].isalnum():
+                break
             end = entity.start() + 1
         elif last not in _TRAILING:
             break

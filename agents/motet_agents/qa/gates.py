@@ -29,7 +29,7 @@ _MARKS_AT_MOST: Final = 100_000
 
 _MARK = re.compile(r"[\[*_<`~|>\n]")
 _SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?)")
-_BARE = re.compile(r"(?<![A-Za-z0-9@/_.-])(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
+_BARE = re.compile(r"(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
 _ESCAPING = frozenset("&;\\")
 _UNSEEN = re.compile(r"<!--(?:-?>|.*?(?:--!?>|\Z))|<[!?][^>]*+(?:>|\Z)", re.DOTALL)
 _NO_TAG = re.compile(r"<(?![A-Za-z/!?])")
@@ -215,7 +215,7 @@ class _Page(HTMLParser):
     @cached_property
     def text(self) -> str:
         """What the page shows outside code, addresses left out and quotes straightened."""
-        return _straight(_BARE.sub("\ufffc", "".join(self._texts)))
+        return _straight(_BARE.sub("x\ufffcx", "".join(self._texts)))
 
     @property
     def linkable(self) -> str:

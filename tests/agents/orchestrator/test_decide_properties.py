@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hypothesis import given
+
 from motet_agents.orchestrator import decide, is_settled, make_report
 from motet_schemas import Event, Fact, Handled, Unreadable, decode, encode, fold, fold_all
 from motet_schemas.subjects import handled
-
 from tests.agents.orchestrator.decisions import content
 from tests.schemas.rubbish import any_events
 from tests.schemas.samples import START

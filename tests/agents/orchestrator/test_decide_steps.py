@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_a_handoff_that_does_not_parse_is_a_failed_attempt() -> None:
         {"status": "blocked"},
     ],
 )
-def test_what_another_attempt_cannot_cure_is_not_tried_again(fields: dict[str, object]) -> None:
+def test_what_another_attempt_cannot_cure_is_not_tried_again(fields: dict[str, Any]) -> None:
     story = _story(A, max_replans=0).opened(A).executed(A, **({"status": "failed"} | fields))
     assert questions(story) in (["step_failed"], ["step_blocked"])
 
