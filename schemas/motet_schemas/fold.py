@@ -79,7 +79,7 @@ def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
             subject, data = decode_output(output)
         except InvalidInputError:
             continue
-        if subject.family == "handled" or subject.conversation != state.id:
+        if subject.family == "handled" or subject.conversation != state.id or isinstance(data, Unreadable):
             continue
         if state.ending is not None:
             break

@@ -9,7 +9,7 @@ import pytest
 
 from motet_bus import Bus
 from motet_bus.fences import Fence, conversation_fence, natural_fence
-from motet_bus.grants import GRANTS
+from motet_bus.grants import GRANTS, Role
 from motet_bus.link import Link
 from motet_schemas import (
     EVENTS,

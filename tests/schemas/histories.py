@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from motet_schemas import Conversation, Event, Unreadable, decode
 from motet_schemas.standing import attempts_made, status
@@ -21,12 +21,12 @@ def line_of(event: Event, body: bytes) -> str:
         data: object = json.loads(text)
     except ValueError:
         data = text
-    fields = {
+    fields: dict[str, object] = {
         "subject": str(event.subject),
         "seq": event.seq,
         "time": event.time.isoformat(),
         "headers": dict(event.headers),
-        "data": data if isinstance(data, dict) else text,
+        "data": cast("object", data) if isinstance(data, dict) else text,
     }
     return json.dumps(fields, ensure_ascii=False)
 

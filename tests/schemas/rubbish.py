@@ -79,7 +79,8 @@ def any_output(draw: DrawFn) -> Output:
     """One output that a record lists, with a subject that need not be ours."""
     subject = draw(any_subject(draw(st.sampled_from(["c", "c", "d"]))))
     own: dict[str, Any] = json.loads(_OWN.get(subject.kind, b"{}"))
-    data = draw(st.sampled_from([own, own, own, {}, {"x": None}]))
+    others: list[dict[str, Any]] = [own, own, own, {}, {"x": None}]
+    data = draw(st.sampled_from(others))
     name = draw(st.sampled_from([str(subject), str(subject), str(subject), "", "step.ready.c", "é"]))
     return Output(subject=name, id="0123456789", data=data)
 

@@ -24,7 +24,6 @@ from motet_schemas import (
     LetterDiscarded,
     LetterRetried,
     Manifest,
-    Output,
     PlanCreated,
     PlanRejected,
     PlanRequested,
@@ -295,8 +294,3 @@ class Story:
     def done(self, of: PlanStep, attempt: int = 1, **fields: Any) -> Story:
         """Opened, executed and verified."""
         return self.opened(of, attempt).executed(of, attempt, **fields).verified(of, attempt)
-
-
-def output(kind: str, *detail: str | int, data: Contract, conversation: str = "c") -> Output:
-    """One listed output."""
-    return Fact(subjects.build(kind, conversation, *detail), data).to_output()  # type: ignore[arg-type]

@@ -8,11 +8,8 @@ import pytest
 
 from motet_schemas import (
     Conversation,
-    EscalateTimedOut,
     Fact,
     Handled,
-    LetterDiscarded,
-    LetterRetried,
     PlanRejected,
     PlanRequested,
     StepRenewed,
@@ -23,15 +20,12 @@ from motet_schemas import (
     TimerSet,
     fold,
 )
-from motet_schemas.standing import attempts_made, deadline, judge, known_usage, open_questions
+from motet_schemas.standing import attempts_made, judge, known_usage
 from motet_schemas.subjects import build, handled
 from tests.schemas.samples import (
     START,
     Story,
-    answer,
     claim,
-    notice,
-    output,
     passed,
     plan,
     raised,
@@ -185,71 +179,6 @@ def test_the_number_of_an_outsider_does_not_become_the_next_one() -> None:
     assert [one.number for one in story.state.opened("tone")] == [1]
 
 
-def test_a_question_is_answered_once_and_only_as_allowed() -> None:
-    story = _planned().add("escalate.raised", 1, data=raised(allowed_answers=("revise", "reject")))
-    story.add("escalate.answered", 1, data=answer("approve"))
-    assert story.state.questions[1].decision is None
-    assert not story.state.questions[1].open
-    again = _planned().add("escalate.raised", 1, data=raised()).add("escalate.answered", 1, data=answer("revise"))
-    again.add("escalate.timed_out", 1, data=EscalateTimedOut(decision="reject", due_at=START))
-    assert again.state.questions[1].decision == "revise"
-
-
-def test_silence_means_what_the_question_said_it_would() -> None:
-    story = _planned().add("escalate.raised", 1, data=raised(on_timeout="reject"))
-    story.add("escalate.timed_out", 1, data=EscalateTimedOut(decision="approve", due_at=START))
-    assert story.state.questions[1].decision != "approve"
-
-
-@pytest.mark.parametrize("kind", ["escalate.raised", "escalate.answered", "escalate.timed_out"])
-def test_a_question_that_rubbish_touched_is_closed_without_a_decision(kind: str) -> None:
-    story = _planned()
-    if kind != "escalate.raised":
-        story.add("escalate.raised", 1, data=raised())
-    story.add(kind, 1, data=b"rubbish").add("escalate.answered", 1, data=answer("approve"))
-    question = story.state.questions[1]
-    assert (question.open, question.decision) == (False, None)
-    assert question.broken
-    assert story.state.waiting_since is None
-
-
-def test_an_answer_to_no_question_decides_nothing() -> None:
-    state = Story().submitted().add("escalate.answered", 1, data=answer("reject")).state
-    assert open_questions(state) == []
-    assert all(question.decision is None for question in state.questions.values())
-
-
-def test_waiting_for_a_human_consumes_no_time_budget() -> None:
-    story = _planned().add("escalate.raised", 1, data=raised())
-    limit = deadline(story.state)
-    story.add("task.cancel", "ann", data=b"", after_s=0)
-    story.add("escalate.raised", 2, data=raised(step="links"), after_s=100)
-    story.add("escalate.answered", 1, data=answer("approve"), after_s=100)
-    assert story.state.waiting_since is not None
-    story.add("escalate.answered", 2, data=answer("approve"), after_s=100)
-    assert story.state.waiting_since is None
-    assert story.state.waited == timedelta(seconds=300)
-    assert limit is not None
-    assert deadline(story.state) == limit + timedelta(seconds=300)
-
-
-def test_waiting_begins_when_the_decision_to_ask_is_recorded() -> None:
-    fact = Fact(build("escalate.raised", "c", 1), raised())
-    story = _planned().decided(fact)
-    began = story.now
-    story.put(fact.subject, fact.data, after_s=50)
-    assert story.state.waiting_since == began
-
-
-def test_a_granted_budget_moves_the_deadline() -> None:
-    story = _planned()
-    before = deadline(story.state)
-    question = raised("time_exhausted", step=None, attempt=None, allowed_answers=("approve", "reject"))
-    story.add("escalate.raised", 1, data=question).add("escalate.answered", 1, data=answer("approve"))
-    assert before is not None
-    assert deadline(story.state) == before + timedelta(seconds=900 + 1)
-
-
 def test_what_a_record_lists_is_decided_and_waits_to_be_emitted() -> None:
     facts = [
         Fact(build("step.ready", "c", "tone", 1, "qa"), ready(TONE)),
@@ -280,7 +209,8 @@ def test_what_was_there_before_the_record_is_not_emitted_again() -> None:
 
 @pytest.mark.parametrize("consumer", ["learn", "planner"])
 def test_only_an_orchestrators_record_counts_as_decided(consumer: str) -> None:
-    listed = Handled(outputs=(output("step.ready", "tone", 1, "qa", data=ready(TONE)),))
+    fact = Fact(build("step.ready", "c", "tone", 1, "qa"), ready(TONE))
+    listed = Handled(outputs=(fact.to_output(),))
     state = _planned().put(handled(consumer, "c", 3), listed).state
     assert state.attempts == {}
     assert state.pending == {}
@@ -317,59 +247,6 @@ def test_the_first_request_to_stop_counts_even_when_it_does_not_parse() -> None:
     story = _planned().add("task.cancel", "ann", data=b"rubbish").add("task.cancel", "bob", data=TaskCancel())
     assert story.state.cancel is not None
     assert story.state.cancel.requested_by == "ann"
-
-
-@pytest.mark.parametrize("subject", ["step.ready.c.tone.1.qa", "step.executed.c.tone.1"])
-def test_a_dead_letter_marks_the_attempt_and_a_retry_clears_it(subject: str) -> None:
-    story = _planned().opened(TONE).executed(TONE).add("letter.dead", "learn-5", data=notice(subject))
-    attempt = story.state.attempt("tone", 1)
-    assert attempt is not None
-    assert attempt.letter is not None
-    assert getattr(judge(attempt, TONE), "reason", None) == "dead_letter"
-    kept = story.add("letter.discarded", "learn-5", data=LetterDiscarded(by="ann")).state.attempt("tone", 1)
-    assert kept is not None
-    assert kept.letter is not None
-    cleared = story.add("letter.retried", "learn-5", data=LetterRetried(by="ann")).state
-    assert cleared.letters["learn-5"].status == "retried"
-    assert judge(cleared.attempts["tone"][0], TONE) == "open"
-
-
-def test_a_dead_letter_marks_the_request_for_a_plan_until_an_answer_comes() -> None:
-    story = Story().submitted().add("plan.requested", 1, data=PlanRequested())
-    story.add("letter.dead", "planner-2", data=notice("plan.requested.c.1"))
-    assert story.state.revisions[1].letter is not None
-    assert story.add("plan.created", 1, data=plan()).state.revisions[1].letter is None
-
-
-@pytest.mark.parametrize(
-    "subject",
-    ["nonsense", "step.ready.d.tone.1.qa", "step.ready.c.other.1.qa", "plan.requested.c.9", "task.cancel.c.x"],
-)
-def test_a_letter_about_something_else_is_only_noted(subject: str) -> None:
-    story = _planned().opened(TONE)
-    before = story.state
-    after = story.add("letter.dead", "learn-5", data=notice(subject)).state
-    assert list(after.letters) == ["learn-5"]
-    assert (after.attempts, after.revisions) == (before.attempts, before.revisions)
-
-
-def test_a_letter_that_does_not_parse_is_noted_too() -> None:
-    letter = _planned().add("letter.dead", "learn-5", data=b"rubbish").state.letters["learn-5"]
-    assert (letter.notice, letter.status) == (None, "dead")
-
-
-def test_a_timer_is_set_once_and_fires_once() -> None:
-    story = _planned().add("timer.set", "budget", 1, data=TimerSet(at=START))
-    story.add("timer.set", "budget", 1, data=TimerSet(at=START + timedelta(hours=1)))
-    assert story.state.alarms["budget.1"].at == START
-    story.add("timer.fired", "budget", 1, data=TimerFired(at=START))
-    story.add("timer.set", "budget", 1, data=TimerSet(at=START))
-    assert story.state.alarms["budget.1"].fired
-
-
-def test_a_schedule_that_does_not_parse_is_nothing_to_wait_for() -> None:
-    alarm = _planned().add("timer.set", "budget", 1, data=b"rubbish").state.alarms.get("budget.1")
-    assert alarm is None or alarm.fired
 
 
 def test_known_tokens_count_although_others_are_unknown() -> None:

@@ -48,7 +48,7 @@ def test_a_step_without_what_it_needs_is_refused(missing: str) -> None:
 def test_names_that_cannot_stand_in_a_subject_are_refused(field: str, token: str) -> None:
     given: dict[str, Any] = {"id": "a", "capability": "qa", "goal": "g", "manifest": Manifest(objective="o")}
     with pytest.raises(ValidationError, match=field):
-        PlanStep(**(given | {field: token}))
+        PlanStep.model_validate(given | {field: token})
 
 
 def test_a_plan_has_at_least_one_step() -> None:

@@ -12,7 +12,7 @@ _BEGINNING = (
     r"(?<![A-Za-z0-9@/_.-])"
     rf"(?:(?:https?|ftp)://(?:\[[0-9A-Fa-f:.]+\]|[^{_ENDS}/?#:@.&])|www\.[\w-]+\.\w)"
 )
-_ESCAPED = r"\\([!#$&*+.=_~-])"
+_ESCAPED = r"\\([!#$*+.=_~-])"
 _ADDRESS = re.compile(rf"{_BEGINNING}[^{_ENDS}]*+", re.IGNORECASE)
 _ADDRESS_WITH_ESCAPES = re.compile(rf"{_BEGINNING}(?:[^{_ENDS}]|{_ESCAPED})*+", re.IGNORECASE)
 _UNESCAPE = re.compile(_ESCAPED)

@@ -28,7 +28,7 @@ _MARKS_AT_MOST: Final = 100_000
 """Markdown is rendered up to the blank line before this many marks (`[`, `*`, `<`, line ends …)."""
 
 _MARK = re.compile(r"[\[*_<`~|>\n]")
-_SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$&*+,;=%-]*[A-Za-z0-9/])?)")
+_SOURCE_LINK = re.compile(r"(?<!\S)[\"'(<]?(https?://[A-Za-z0-9](?:[A-Za-z0-9._~:/?#@!$*+,;=%-]*[A-Za-z0-9/])?)")
 _BARE = re.compile(r"(?:https?://|ftp://|www\.)\S+|(?<!\S)\S{1,200}?@\S+", re.IGNORECASE)
 _ESCAPING = frozenset("&;\\")
 _UNSEEN = re.compile(r"<!--(?:-?>|.*?(?:--!?>|\Z))|<[!?][^>]*+(?:>|\Z)", re.DOTALL)

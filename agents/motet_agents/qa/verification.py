@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
-from motet_agents.qa.checklist import Checklist, load_checklist
+from motet_agents.qa.checklist import load_checklist
 from motet_agents.qa.documents import Document, document_of
 from motet_agents.qa.gates import GateOutcome, lexicon_holds, links_complete, quotes_stand
 from motet_schemas import ExecutionRecord, InvalidInputError, Manifest
@@ -18,8 +18,15 @@ def quotes(manifest: Manifest, record: ExecutionRecord) -> list[str]:
 
 def lexicon(manifest: Manifest, record: ExecutionRecord) -> list[str]:
     """No plain occurrence of a banned or forbidden phrase was missed."""
-    checklist = _checklist(manifest, record)
-    return [] if checklist is None else _problems(lexicon_holds(_document(manifest), checklist, record.findings))
+    rules = manifest.inputs.get("rules")
+    if not isinstance(rules, dict):
+        return ["the manifest brings no rules to verify by"]
+    group: Literal["tone", "compliance"] = "compliance" if rules.keys() & {"required", "forbidden"} else "tone"
+    try:
+        checklist = load_checklist({group: rules}, "rules")
+    except InvalidInputError as error:
+        return [error.message]
+    return _problems(lexicon_holds(_document(manifest), checklist, record.findings, group=group))
 
 
 def links(manifest: Manifest, record: ExecutionRecord) -> list[str]:
@@ -68,18 +75,6 @@ def _draft(manifest: Manifest) -> str:
 def _document(manifest: Manifest) -> Document:
     media_type = manifest.inputs.get("media_type")
     return document_of(_draft(manifest), media_type=media_type if isinstance(media_type, str) else None)
-
-
-def _checklist(manifest: Manifest, record: ExecutionRecord) -> Checklist | None:
-    """Return the checklist with only the section that the step was given; None when the step has no rules."""
-    rules = manifest.inputs.get("rules")
-    if not isinstance(rules, dict):
-        return None
-    section = "compliance" if "required" in rules or "forbidden" in rules else "tone"
-    try:
-        return load_checklist({section: rules}, "rules")
-    except InvalidInputError:
-        return None
 
 
 def _problems(outcome: GateOutcome) -> list[str]:

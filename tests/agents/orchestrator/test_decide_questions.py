@@ -11,20 +11,16 @@ from motet_agents.orchestrator import decide, is_settled
 from motet_schemas import (
     EscalateRaised,
     EscalateTimedOut,
-    LetterDiscarded,
-    LetterRetried,
     PlanRejected,
     PlanRequested,
     StepReady,
     TaskCompleted,
     TaskFailed,
     TimerFired,
-    TimerSet,
-    Usage,
 )
 from motet_schemas.standing import open_questions, status
 from tests.agents.orchestrator.decisions import content, follow, missing, questions, the, timers
-from tests.schemas.samples import START, Story, answer, notice, plan, refused, step
+from tests.schemas.samples import START, Story, answer, plan, refused, step
 
 A, B = step("a", max_attempts=1), step("b")
 TICK = TimerFired(at=START)
@@ -183,162 +179,6 @@ def test_rubbish_for_a_plan_that_nobody_asked_for_blocks_nothing(when: str) -> N
     assert questions(story) == ["plan_rejected"]
     follow(story).add("escalate.answered", 1, data=answer("revise"))
     assert missing(story) == ["plan.requested.3"]
-
-
-def test_a_planner_that_never_answers_runs_out_of_time() -> None:
-    story = follow(Story().submitted())
-    story.add("timer.fired", "budget", 1, data=TICK, after_s=300)
-    assert questions(story) == ["time_exhausted"]
-    assert decide(follow(story).state).facts == ()
-
-
-def test_a_worker_that_never_comes_runs_out_of_time() -> None:
-    story = follow(_story(time_budget_s=120)).add("timer.fired", "budget", 1, data=TICK, after_s=119)
-    assert questions(story) == ["time_exhausted"]
-    follow(story)
-    assert timers(story) == []
-    story.add("escalate.answered", 1, data=answer("approve"), after_s=1_000)
-    assert questions(story) == []
-    assert timers(story) == ["timer.set.budget.2"]
-    assert the(TimerSet, story).at == story.events[0].time + timedelta(seconds=240 + 1_000)
-
-
-def test_a_budget_timer_that_comes_too_early_is_set_anew_once() -> None:
-    story = follow(_story()).add("timer.fired", "budget", 1, data=TICK)
-    assert timers(story) == ["timer.set.budget.2"]
-    assert decide(follow(story).state).facts == ()
-
-
-@pytest.mark.parametrize(
-    "name", [("budget", 1), ("budget", 2), ("budget", "x"), ("escalation", 1, 1), ("backoff", "a", 1, 1)]
-)
-@pytest.mark.parametrize("kind", ["timer.set", "timer.fired"])
-def test_rubbish_about_timers_leaves_a_timer_that_runs(kind: str, name: tuple[str | int, ...]) -> None:
-    story = _story(time_budget_s=120).add(kind, *name, data=b"rubbish")
-    follow(story)
-    assert any(not alarm.fired and alarm.at is not None for alarm in story.state.alarms.values())
-
-
-def test_no_attempt_starts_when_all_are_used_up_and_a_grant_allows_as_many_again() -> None:
-    two = step("a", max_attempts=2), step("b", max_attempts=2)
-    story = _story(*two, max_attempts=4)
-    for attempt in (1, 2):
-        story.opened(two[0], attempt).executed(two[0], attempt, status="failed")
-    story.add("escalate.raised", 1, data=_raised("a", 2)).add("escalate.answered", 1, data=answer("revise"))
-    story.opened(two[0], 3).executed(two[0], 3).verified(two[0], 3)
-    story.opened(two[1]).executed(two[1], status="failed")
-    assert missing(story) == ["step.ready.b.2.qa"]
-    small = Story().submitted().planned(plan(step("a", max_attempts=1), max_attempts=1, policy={"max_replans": 1}))
-    small.opened(A).executed(A, status="failed").add("plan.requested", 2, data=PlanRequested())
-    small.add("plan.created", 2, data=plan(B.evolve(max_attempts=1), max_attempts=1))
-    assert questions(small) == ["attempts_exhausted"]
-    follow(small).add("escalate.answered", 1, data=answer("approve"))
-    assert missing(small) == ["step.ready.b.1.qa"]
-
-
-def _raised(name: str, attempt: int) -> EscalateRaised:
-    return EscalateRaised(
-        reason="step_failed",
-        step=name,
-        attempt=attempt,
-        question="?",
-        allowed_answers=("revise", "reject"),
-        due_at=START + timedelta(days=1),
-        on_timeout="reject",
-    )
-
-
-@pytest.mark.parametrize(
-    ("spent", "reason"),
-    [
-        ({"tokens_in": 4_000, "tokens_out": 0}, "tokens_exhausted"),
-        ({"tokens_in": 2_000, "tokens_out": 2_000}, "tokens_exhausted"),
-        ({"tokens_in": 4_000, "tokens_out": None}, "tokens_exhausted"),
-        ({"cost_usd": 0.5}, "cost_exhausted"),
-    ],
-)
-def test_no_attempt_starts_when_tokens_or_money_are_used_up(spent: dict[str, Any], reason: str) -> None:
-    story = _story(A, step("z", "a"), max_tokens=4_000, max_cost_usd=0.5).done(A, **spent)
-    assert questions(story) == [reason]
-    assert the(EscalateRaised, story).allowed_answers == ("approve", "reject")
-    follow(story).add("escalate.answered", 1, data=answer("approve"))
-    assert missing(story) == ["step.ready.z.1.qa"]
-
-
-def test_known_costs_count_although_another_is_unknown() -> None:
-    story = _story(A, B, step("z", "a", "b"), max_cost_usd=0.5).done(A, cost_usd=0.9).done(B, cost_usd=None)
-    assert questions(story) == ["cost_exhausted"]
-
-
-def test_work_that_is_done_needs_no_budget() -> None:
-    assert missing(_story(A, max_tokens=4_000).done(A, tokens_in=9_000)) == ["task.completed.content-qa"]
-
-
-def test_several_budgets_may_run_out_together() -> None:
-    made = plan(A, step("z", "a"), max_tokens=1_000, max_cost_usd=0.1).evolve(usage=Usage(tokens_in=600, tokens_out=0))
-    story = Story().submitted().planned(made).done(A, tokens_in=400, cost_usd=0.15)
-    assert questions(story) == ["tokens_exhausted", "cost_exhausted"]
-    follow(story).add("escalate.answered", 1, data=answer("approve"))
-    assert missing(story) == []
-    story.add("escalate.answered", 2, data=answer("approve"))
-    assert missing(story) == ["step.ready.z.1.qa"]
-
-
-@pytest.mark.parametrize("subject", ["step.ready.c.a.1.qa", "step.executed.c.a.1"])
-def test_a_human_is_asked_about_a_step_that_went_to_the_dead_letters(subject: str) -> None:
-    story = _story(A).opened(A)
-    if "executed" in subject:
-        story.executed(A)
-    story.add("letter.dead", "step-qa-5", data=notice(subject, consumer="step-qa"))
-    raised = the(EscalateRaised, story)
-    assert (raised.reason, raised.step, raised.attempt, raised.letter) == ("dead_letter", "a", 1, "step-qa-5")
-    assert len(questions(story)) == 1
-    assert missing(follow(story)) == []
-
-
-def test_a_letter_that_is_retried_makes_its_question_moot() -> None:
-    story = _story(A, policy={"human_sla_s": 60}).opened(A).executed(A)
-    follow(story.add("letter.dead", "verifier-5", data=notice("step.executed.c.a.1", consumer="verifier")))
-    assert len(open_questions(story.state)) == 1
-    story.add("letter.retried", "verifier-5", data=LetterRetried(by="ops"))
-    assert open_questions(story.state) == []
-    story.add("timer.fired", "escalation", 1, 1, data=TICK, after_s=100)
-    assert "escalate.timed_out.1" not in missing(story)
-    story.verified(A)
-    assert missing(story) == ["task.completed.content-qa"]
-
-
-def test_a_plan_request_that_went_to_the_dead_letters_is_asked_about() -> None:
-    story = follow(Story().submitted()).add(
-        "letter.dead", "planner-5", data=notice("plan.requested.c.1", consumer="planner")
-    )
-    assert questions(story) == ["plan_rejected"]
-    assert the(EscalateRaised, story).letter == "planner-5"
-    follow(story).add("letter.retried", "planner-5", data=LetterRetried(by="ops")).add("plan.created", 1, data=plan(A))
-    assert missing(story) == ["step.ready.a.1.qa"]
-    assert open_questions(story.state) == [], "the plan is there: the question is moot"
-
-
-def test_a_letter_of_somebody_who_only_listens_undoes_no_work() -> None:
-    story = _story(A, B).done(A).add("letter.dead", "learn-5", data=notice("step.executed.c.a.1"))
-    raised = the(EscalateRaised, story)
-    assert (raised.reason, raised.letter, raised.allowed_answers) == ("dead_letter", "learn-5", ("approve", "reject"))
-    assert "step.ready.b.1.qa" in missing(story)
-
-
-@pytest.mark.parametrize("what", ["task.submitted.c.content-qa", "timer.fired.c.x", "nonsense"])
-def test_any_other_dead_letter_is_asked_about_once(what: str) -> None:
-    story = follow(_story()).add("letter.dead", "learn-5", data=notice(what))
-    assert questions(story) == ["dead_letter"]
-    follow(story).add("escalate.answered", 1, data=answer("approve"))
-    assert questions(story) == []
-
-
-@pytest.mark.parametrize("act", [LetterRetried(by="ops"), LetterDiscarded(by="ops")])
-def test_a_letter_that_an_operator_saw_to_is_not_asked_about(act: LetterRetried | LetterDiscarded) -> None:
-    story = follow(_story()).add("letter.dead", "learn-5", data=notice("task.submitted.c.content-qa"))
-    story.add(act.KIND, "learn-5", data=act)
-    assert questions(story) == []
 
 
 def test_a_question_about_a_step_that_a_new_plan_dropped_is_moot() -> None:

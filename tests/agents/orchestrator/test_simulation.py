@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from tests.agents.orchestrator.simulation import ACTIONS, Simulation
 
-actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 10_000)), max_size=80)
+actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 10_000)), min_size=20, max_size=120)
 tidy = st.lists(
     st.tuples(st.sampled_from([one for one in ACTIONS if one not in ("rubbish", "cancel")]), st.integers(0, 10_000)),
+    min_size=20,
     max_size=120,
 )
 
