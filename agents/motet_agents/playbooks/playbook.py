@@ -97,7 +97,9 @@ class Playbook(Contract):
         sections = self._checked(task)
         budget = self._budget(task)
         wanted = [step for step in self.plan if step.when is None or step.when in sections]
+        left = {step.id for step in wanted}
         steps = tuple(self._step(step, task, sections) for step in wanted)
+        steps = tuple(step.evolve(depends_on=tuple(name for name in step.depends_on if name in left)) for step in steps)
         fitted = _fitted(steps, budget)
         try:
             return Plan.model_validate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 from motet_agents.orchestrator import WAKES, decide
 from motet_bus import Decision
@@ -35,6 +35,9 @@ ACTIONS: Final = (
     *("plan", "work", "finish", "verify") * 3,
     *("answer", "answer", "advance", "renew", "die", "crash", "operate", "rubbish", "rubbish", "cancel"),
 )
+
+
+Emitted = Literal["complete", "taken", "crashed"]
 
 
 @dataclass
@@ -97,9 +100,9 @@ class Simulation:
             self.wakes.remove(wake)
             return
         state = self.stream.load(fresh=rng.random() < 0.3)
-        if not self._emit_pending(state, wake, rng):
-            return
-        self._decide(wake, state)
+        emitted = self._emit_pending(state, wake, rng)
+        if emitted != "crashed":
+            self._decide(wake, state if emitted == "complete" else self.stream.load(fresh=True))
 
     def _decide(self, wake: Event, state: Conversation) -> None:
         decision = decide(state)
@@ -113,7 +116,7 @@ class Simulation:
         if wake in self.wakes:
             self.wakes.remove(wake)
 
-    def _emit_pending(self, state: Conversation, wake: Event, rng: Random) -> bool:
+    def _emit_pending(self, state: Conversation, wake: Event, rng: Random) -> Emitted:
         facts: list[Fact] = []
         for output, _ in state.pending.values():
             subject, data = decode_output(output)
@@ -121,16 +124,18 @@ class Simulation:
             facts.append(Fact(subject, data, output.id))
         return self._emit(facts, wake, rng)
 
-    def _emit(self, facts: list[Fact], wake: Event, rng: Random) -> bool:
-        """Emit in any order; False when the orchestrator crashed on the way."""
+    def _emit(self, facts: list[Fact], wake: Event, rng: Random) -> Emitted:
+        """Emit in any order. Says whether the orchestrator crashed on the way, or found a place taken."""
+        complete = True
         for fact in rng.sample(facts, len(facts)):
             if rng.random() < 0.1:
-                return False
+                return "crashed"
             try:
                 self.stream.append(fact, by="orchestrator", fence=Fence(0), cause=wake.seq)
             except ConflictError:
-                continue
-        return True
+                stored = self.stream.messages[self.stream.last(str(fact.subject))].event
+                complete = complete and stored.id == fact.id
+        return "complete" if complete else "taken"
 
     def _commit(self, rng: Random) -> None:
         if not self.flights:
@@ -154,16 +159,17 @@ class Simulation:
         except ConflictError:
             assert stale
             fresh = self.stream.load(fresh=True)
-            if self._emit_pending(fresh, flight.wake, rng):
-                self._decide(flight.wake, fresh)
+            if self._emit_pending(fresh, flight.wake, rng) != "crashed":
+                self._decide(flight.wake, self.stream.load(fresh=True))
             return
         assert not stale, "a decision on what is no longer so was recorded"
-        if rng.random() < 0.1 or (not single and not self._emit(list(facts), flight.wake, rng)):
-            return  # a crash behind the commit: the wake-up is delivered again
-        if flight.decision.final:
+        emitted = "complete" if single else self._emit(list(facts), flight.wake, rng)
+        if emitted == "crashed" or rng.random() < 0.1:
+            return  # behind the commit: the wake-up is delivered again
+        if flight.decision.final and emitted == "complete":
             self._settled(flight.wake)
         else:
-            self._decide(flight.wake, self.stream.load())
+            self._decide(flight.wake, self.stream.load(fresh=True))
 
     def settle(self, rounds: int = 400) -> None:
         """Let everybody do their work until the conversation has ended or a human must speak; else fail."""
