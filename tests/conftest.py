@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,6 +12,9 @@ from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_schemas.subjects import Namespace
 from tests.bus.servers import NatsServer
+
+# The tests start hundreds of processes: each compiles all modules again unless it may keep the bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

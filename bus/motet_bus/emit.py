@@ -14,19 +14,23 @@ from motet_schemas import ConflictError, Fact
 log = structlog.get_logger(__name__)
 
 
-async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> None:
+async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> bool:
     """Append every fact on its own empty subject; pass over what is there already, and what has its place taken.
 
+    Returns whether all of them are there now; else somebody took a place, which may have made something missing again.
     Raises `BusUnavailableError` when one could not be stored: the record stays, and whoever reads it emits the rest.
     """
     results = await asyncio.gather(*(_one(journal, fact, cause) for fact in facts), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+    return all(results)
 
 
-async def _one(journal: Journal, fact: Fact, cause: int) -> None:
+async def _one(journal: Journal, fact: Fact, cause: int) -> bool:
     try:
         await journal.append(fact, fence=Fence(0), cause=cause)
     except ConflictError as error:
         log.warning("emit.taken", subject=str(fact.subject), reason=error.message)
+        return False
+    return True

@@ -67,23 +67,25 @@ class Reconciler:
     async def _reconcile(self, conversation: str, event: Event) -> None:
         state = await self._bus.conversations.load(conversation, at_least=event.seq)
         for _ in range(_ROUNDS):
-            await self._emit_pending(state, event)
+            if not await self._emit_pending(state, event):
+                state = await self._bus.conversations.load(conversation, at_least=event.seq, fresh=True)
             decision = self._decide(state)
             if not decision.facts:
                 self._settle(state)
                 return
             try:
-                await self._commit(state, decision, event)
+                complete = await self._commit(state, decision, event)
             except ConflictError:
                 state = await self._bus.conversations.load(conversation, at_least=event.seq, fresh=True)
                 continue
-            if decision.final:
+            if decision.final and complete:
                 self._settle(state)
                 return
             state = await self._bus.conversations.load(conversation, at_least=event.seq)
         raise TransientError(f"conversation {conversation}: no decision could be recorded in {_ROUNDS} rounds")
 
-    async def _commit(self, state: Conversation, decision: Decision, event: Event) -> None:
+    async def _commit(self, state: Conversation, decision: Decision, event: Event) -> bool:
+        """Record the decision; False when an output's place was taken. Raises `ConflictError` when it is stale."""
         fence = conversation_fence(state.id, state.last_seq)
         journal = self._bus.journal
         if len(decision.facts) == 1:
@@ -92,23 +94,24 @@ class Reconciler:
             self._crash("after the commit")
             if fact.subject.kind in _ENDS:
                 await self._bus.ended.tell(state.id)
-            return
+            return True
         outputs = tuple(fact.to_output() for fact in decision.facts)
         record = handled(self._consumer, state.id, state.last_seq)
         await journal.append(Fact(record, Handled(outputs=outputs)), fence=fence, cause=event.seq)
         self._crash("between record and emit")
-        await emit(journal, decision.facts, cause=event.seq)
+        return await emit(journal, decision.facts, cause=event.seq)
 
-    async def _emit_pending(self, state: Conversation, event: Event) -> None:
-        """Emit what some orchestrator recorded as decided and nobody has emitted."""
+    async def _emit_pending(self, state: Conversation, event: Event) -> bool:
+        """Emit what some orchestrator recorded as decided and nobody has emitted; False when a place was taken."""
         facts: list[Fact] = []
         for output, _ in state.pending.values():
             subject, data = decode_output(output)
             if not isinstance(data, Unreadable):
                 facts.append(Fact(subject, data, id=output.id))
-        if facts:
-            log.info("reconciler.emitting", conversation=state.id, facts=len(facts))
-            await emit(self._bus.journal, facts, cause=event.seq)
+        if not facts:
+            return True
+        log.info("reconciler.emitting", conversation=state.id, facts=len(facts))
+        return await emit(self._bus.journal, facts, cause=event.seq)
 
     def _settle(self, state: Conversation) -> None:
         """Remember that everything up to this sequence has been decided on, so that late wake-ups cost nothing."""

@@ -62,10 +62,13 @@ def fold(state: Conversation, event: Event) -> Conversation:
     key = str(event.subject)
     if event.kind == "timer.fired":  # the server removes a schedule when it fires: its tick is all that shows it
         key = key.replace("timer.fired.", "timer.set.", 1)
+    taken = key in state.pending and isinstance(event.data, Unreadable) and event.kind != "timer.fired"
     if key in state.pending:
         state = state.evolve(pending={name: value for name, value in state.pending.items() if name != key})
     if event.subject.family == "handled":
         state = _record(state, event, now)
+    elif taken:
+        state = _taken(state, event.subject)
     else:
         state = _apply(state, event.subject, event.data, now)
     return _count_waiting(state, now)
@@ -86,6 +89,20 @@ def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
         before, state = state, _apply(state, subject, data, now)
         if state is not before:
             state = state.evolve(pending={**state.pending, output.subject: (output, event.seq)})
+    return state
+
+
+def _taken(state: Conversation, subject: Subject) -> Conversation:
+    """Rubbish stands where a decided fact should: it is missing again, and will get another number."""
+    why = "rubbish stands in its place"
+    if subject.kind == "step.ready" and (attempt := state.attempt(subject.step, subject.number)) is not None:
+        return attempts.with_attempt(state, replace(attempt, opened=False, ready=None, unreadable=why))
+    if subject.kind == "plan.requested":
+        return state.evolve(revisions={**state.revisions, subject.number: Revision(refusal=why)})
+    if subject.kind == "escalate.raised" and (question := state.questions.get(subject.number)) is not None:
+        return state.evolve(questions={**state.questions, subject.number: replace(question, broken=why)})
+    if subject.kind == "timer.set" and (alarm := state.alarms.get(".".join(subject.detail))) is not None:
+        return state.evolve(alarms={**state.alarms, ".".join(subject.detail): replace(alarm, fired=True)})
     return state
 
 

@@ -38,11 +38,13 @@ _RULES = {
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> InvalidInputError:
     """Return the first problem of `error` as an `InvalidInputError`, and say how many more there are.
 
+    An unknown field comes before a missing one: most often it is the missing one, misspelled.
+
     `model` is the contract that refused the input: the names of its fields serve as suggestions. `where` says what was
     read, for example a file name, and opens the message.
     """
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path, fields = _walk(first["loc"], model)
     same_place = [problem for problem in problems if _walk(problem["loc"], model)[0] == path]
     rule = _rule(first, path, fields, model) if len(same_place) == 1 else _alternatives(same_place, path, fields, model)
