@@ -8,7 +8,10 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from motet_agents.qa import compliance, links, tone
 from motet_agents.qa.checklist import ComplianceRules, LinkRules, ToneRules
+from motet_agents.qa.documents import document_of
+from motet_agents.qa.preload import preload
 from motet_agents.qa.results import CheckResult
 from motet_bus import Agent, Outcome, Step
 from motet_schemas import FREE, Evidence, Finding, PermanentError
@@ -18,40 +21,36 @@ _QUOTED: Final = 50
 
 Rules = TypeVar("Rules", bound=BaseModel)
 
+preload()
 agent = Agent("executor", role="executor")
 
 
 @agent.step("tone", concurrency=4)
 async def check_tone(step: Step) -> Outcome:
     """Brand lexicon, hype, shouting, sentence length and readability."""
-    from motet_agents.qa.documents import document_of
-    from motet_agents.qa.tone import check_tone as check
-
     text, media_type = draft_of(step)
     rules = _rules(ToneRules, step)
-    return _outcome(await asyncio.to_thread(lambda: check(document_of(text, media_type=media_type), rules, step.id)))
+    result = await asyncio.to_thread(lambda: tone.check_tone(document_of(text, media_type=media_type), rules, step.id))
+    return _outcome(step, result)
 
 
 @agent.step("compliance", concurrency=4)
 async def check_compliance(step: Step) -> Outcome:
     """Required and forbidden phrases, and near misses of both."""
-    from motet_agents.qa.compliance import check_compliance as check
-    from motet_agents.qa.documents import document_of
-
     text, media_type = draft_of(step)
     rules = _rules(ComplianceRules, step)
-    return _outcome(await asyncio.to_thread(lambda: check(document_of(text, media_type=media_type), rules, step.id)))
+    result = await asyncio.to_thread(
+        lambda: compliance.check_compliance(document_of(text, media_type=media_type), rules, step.id)
+    )
+    return _outcome(step, result)
 
 
 @agent.step("links", concurrency=4)
 async def check_links(step: Step) -> Outcome:
     """Every link requested, every anchor looked up."""
-    from motet_agents.qa.documents import document_of
-    from motet_agents.qa.links import check_links as check
-
     text, media_type = draft_of(step)
     document = await asyncio.to_thread(document_of, text, media_type=media_type)
-    return _outcome(await check(document, _rules(LinkRules, step), step.id))
+    return _outcome(step, await links.check_links(document, _rules(LinkRules, step), step.id))
 
 
 def draft_of(step: Step) -> tuple[str, str | None]:
@@ -69,10 +68,11 @@ def _rules(model: type[Rules], step: Step) -> Rules:
         raise PermanentError(f"step {step.id}: its rules do not parse: {error}") from error
 
 
-def _outcome(result: CheckResult) -> Outcome:
+def _outcome(step: Step, result: CheckResult) -> Outcome:
+    unread = " A human gave instructions: these checks are rules and cannot follow them." if step.instructions else ""
     return Outcome.passed(
         confidence=result.confidence,
-        notes=result.notes,
+        notes=result.notes + unread,
         evidence=_evidence(result.findings),
         findings=result.findings,
         output=result.output,

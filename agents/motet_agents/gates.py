@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
+from motet_agents.qa.verification import CHECKS
 from motet_schemas import (
     CheckGate,
     CommandGate,
@@ -74,10 +79,6 @@ def _own_findings(step: PlanStep, record: ExecutionRecord) -> GateResult:
 
 
 def _schema(gate: SchemaGate, record: ExecutionRecord) -> list[str]:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError, ValidationError
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
 
     try:
         Draft202012Validator.check_schema(gate.output_schema)
@@ -119,6 +120,5 @@ Check = Callable[[Manifest, ExecutionRecord], list[str]]
 
 
 def _known_checks() -> dict[str, Check]:
-    from motet_agents.qa.verification import CHECKS
 
     return CHECKS

@@ -269,7 +269,7 @@ class Link:
 
     async def on_disconnected(self) -> None:
         """For nats-py: answers to what was sent over the lost connection will not come."""
-        if self._closing:
+        if self._closing or not self.server_version:  # it never stood: whoever connects says so
             return
         log.warning("link.disconnected", server=self.server_version)
         self._inbox.fail("the connection was lost before the answer came; try again", unsent_too=False)

@@ -24,11 +24,15 @@ _LEVELS: Final[dict[LogLevel, int]] = {
 
 def set_up_logs(level: LogLevel, form: LogFormat) -> None:
     """Send the log lines of this process, from `level` on, to standard error."""
-    render: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    # Tracebacks without local variables: those may hold drafts, prompts and secrets.
+    render: Any = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
     stack: list[Any] = []
     if form == "json":
         render = structlog.processors.JSONRenderer(default=str)
-        stack = [structlog.processors.dict_tracebacks]
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        stack = [structlog.processors.ExceptionRenderer(frames)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

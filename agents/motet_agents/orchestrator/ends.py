@@ -9,7 +9,9 @@ from motet_schemas.subjects import build
 
 def completed(state: Conversation) -> Fact:
     """The work was done and verified, whatever it says of its subject."""
-    return Fact(build("task.completed", state.id, _kind(state)), TaskCompleted(**dict(make_report(state))))
+    return Fact(
+        build("task.completed", state.id, _kind(state)), TaskCompleted(**dict(make_report(state, ended="completed")))
+    )
 
 
 def failed(state: Conversation, reason: str) -> Fact:

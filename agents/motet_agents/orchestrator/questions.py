@@ -47,9 +47,6 @@ _ALLOWED: Final[dict[Reason, tuple[Decision, ...]]] = {
     "cost_exhausted": ("approve", "reject"),
     "time_exhausted": ("approve", "reject"),
 }
-_TAKEN_FOR_FAILED: Final = frozenset(
-    {"step.executed", "plan.created", "plan.rejected", "verify.passed", "verify.failed", "escalate.answered"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +152,7 @@ def letter_questions(state: Conversation) -> list[Asked]:
             kind = ""
         if kind == "plan.requested" or (kind in ("step.ready", "step.executed") and _is_about_work(state, notice)):
             continue
-        if notice.failure.code == "unreadable" and kind in _TAKEN_FOR_FAILED:
+        if notice.failure.code == "unreadable":  # an outsider's rubbish; the report names it, nobody is bothered
             continue
         questions.append(
             Asked(

@@ -13,22 +13,22 @@ from motet_schemas.standing import accepted, attempts_made, is_done, step_status
 RULE_BASED: Final = "rule-based"
 _NOTE: Final = 2_000
 
+Ended = Literal["completed", "failed", "cancelled"]
 
-def make_report(
-    state: Conversation, *, reason: str = "", ended: Literal["completed", "failed", "cancelled"] = "completed"
-) -> Report:
-    """Return what the conversation amounts to, now. Used for its end, and to show where it stands before."""
+
+def make_report(state: Conversation, *, reason: str = "", ended: Ended | None = None) -> Report:
+    """Return what the conversation amounts to: at its end, or now, when `ended` is None."""
     steps = state.plan.steps if state.plan else ()
     findings = tuple(sorted((finding for step in steps for finding in _findings(state, step)), key=_place))
     verdict = _verdict(state, steps, ended)
     reason = reason[:_NOTE]
     return Report(
         verdict=verdict,
-        summary=_summary(state, steps, findings, verdict, reason),
+        summary=_summary(state, steps, findings, verdict, reason, ended),
         reason=reason,
         brain=_brain(state),
         findings=findings,
-        concerns=tuple(concern[:_NOTE] for concern in _concerns(state, steps)),
+        concerns=tuple(concern[:_NOTE] for concern in _concerns(state, steps, ended)),
         steps=tuple(step_report(state, step) for step in steps),
         usage=_usage(state),
     )
@@ -76,11 +76,9 @@ def _place(finding: Finding) -> tuple[int, str]:
     return (finding.start if finding.start is not None else -1, finding.rule)
 
 
-def _verdict(
-    state: Conversation, steps: tuple[PlanStep, ...], ended: Literal["completed", "failed", "cancelled"]
-) -> Verdict:
+def _verdict(state: Conversation, steps: tuple[PlanStep, ...], ended: Ended | None) -> Verdict:
     rejected = any(question.decision == "reject" for question in state.questions.values())
-    if ended != "completed":
+    if ended in ("failed", "cancelled"):
         return "changes_needed" if rejected else "needs_human"
     if not steps or not all(is_done(state, step) for step in steps):
         return "needs_human"
@@ -93,7 +91,12 @@ def _verdict(
 
 
 def _summary(
-    state: Conversation, steps: tuple[PlanStep, ...], findings: tuple[Finding, ...], verdict: Verdict, reason: str
+    state: Conversation,
+    steps: tuple[PlanStep, ...],
+    findings: tuple[Finding, ...],
+    verdict: Verdict,
+    reason: str,
+    ended: Ended | None,
 ) -> str:
     done = sum(1 for step in steps if is_done(state, step))
     counts = Counter(finding.severity for finding in findings)
@@ -101,13 +104,14 @@ def _summary(
         f"{counts[severity]} {severity}(s)" for severity in ("error", "warning", "info") if counts[severity]
     )
     words = {"approved": "Approved", "changes_needed": "Changes are needed", "needs_human": "A human must decide"}
-    parts = [f"{words[verdict]}: {done} of {len(steps)} steps done, {found or 'no findings'}."]
+    opening = ended.capitalize() if ended in ("failed", "cancelled") else words[verdict]
+    parts = [f"{opening}: {done} of {len(steps)} steps done, {found or 'no findings'}."]
     if reason:
         parts.append(f"It ended because: {reason}.")
     return " ".join(parts)
 
 
-def _concerns(state: Conversation, steps: tuple[PlanStep, ...]) -> list[str]:
+def _concerns(state: Conversation, steps: tuple[PlanStep, ...], ended: Ended | None) -> list[str]:
     concerns: list[str] = []
     for step in steps:
         attempts = state.opened(step.id)
@@ -134,7 +138,7 @@ def _concerns(state: Conversation, steps: tuple[PlanStep, ...]) -> list[str]:
         elif question.answer is not None:
             concerns.append(f"{about}: nobody answered, the policy said {question.answer.decision}")
         else:
-            concerns.append(f"{about}: {question.broken or 'open'}")
+            concerns.append(f"{about}: {question.broken or ('withdrawn' if ended else 'open')}")
     concerns += [
         f"dead letter {key}: {letter.notice.failure.message if letter.notice else 'unreadable'}"
         for key, letter in state.letters.items()

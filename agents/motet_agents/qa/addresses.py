@@ -54,7 +54,7 @@ class AddressPolicy:
         name = _normal(host)
         allowed = self.allows(host, port)
         if not allowed and (name == "localhost" or name.endswith(".localhost")):
-            raise RefusedAddressError(f"{name} is this machine")
+            raise RefusedAddressError(f"{name} is this machine; links.allow_hosts can allow it")
         literal = _parse(name)
         found = [str(literal)] if literal is not None else list(await self.resolver(name, port))
         if not found:
@@ -63,7 +63,8 @@ class AddressPolicy:
             for text in found:
                 address = _parse(text)
                 if address is None or not is_public(address):
-                    raise RefusedAddressError(f"{name} is at {text}, which is not a public address")
+                    at = "" if name == text else f" is at {text}, which"
+                    raise RefusedAddressError(f"{name}{at} is no public address; links.allow_hosts can allow it")
         return found
 
 
