@@ -98,15 +98,23 @@ async def _stream(link: Link, spec: StreamSpec, *, dead: bool = False) -> Findin
             advice="set the stream back, or use another namespace (MOTET_NAMESPACE)",
         )
     state = info["state"]
-    found = f"as it must be; {state['messages']:,} messages, {state['bytes'] / 1e6:,.1f} MB"
     if dead and state["messages"]:
-        return Finding(
-            check=check,
-            status="warning",
-            found=found,
-            advice="these messages could not be handled: `motet inbox` shows what humans are asked about them",
-        )
+        return dead_letters_finding(check, int(state["messages"]))
+    found = f"as it must be; {state['messages']:,} messages, {state['bytes'] / 1e6:,.1f} MB"
     return Finding(check=check, status="ok", found=found)
+
+
+def dead_letters_finding(check: str, letters: int) -> Finding:
+    """Tell of messages that could not be handled: how many, and where each can be seen."""
+    return Finding(
+        check=check,
+        status="warning",
+        found=f"{letters:,} dead letter{'s' if letters != 1 else ''}, messages that could not be handled",
+        advice=(
+            "each reached a human as a question, unless its conversation had ended: `motet inbox` lists the open ones, "
+            "`motet show CONVERSATION` tells which letter and why (letter.dead); the letters stay in this stream"
+        ),
+    )
 
 
 async def _clock(link: Link, namespace: Namespace) -> list[Finding]:

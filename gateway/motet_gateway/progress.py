@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from motet_gateway.render import confidence
 from motet_gateway.terminal import console, note, one_line, printable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _STYLES: Final = {"done": "green", "failed": "red", "waiting": "yellow", "claimed": "cyan", "executed": "cyan"}
 _WORDS: Final = {"claimed": "working", "executed": "verifying", "void": "dropped"}
 _REFRESHES_PER_S: Final = 8
+_BAR: Final = 6
 
 
 class Watcher(Protocol):
@@ -162,7 +163,8 @@ def _steps_table(state: Conversation, since: dict[tuple[str, int], float], monot
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("step", "state", "attempt", "confidence", "time", "tokens"):
-        table.add_column(heading, justify="left" if heading in ("step", "state") else "right", header_style="dim")
+        justify: Literal["left", "right"] = "left" if heading in ("step", "state") else "right"
+        table.add_column(heading, justify=justify, header_style="dim", no_wrap=True)
     for step in state.plan.steps if state.plan else ():
         status = step_status(state, step)
         attempts = state.opened(step.id)
@@ -206,9 +208,9 @@ def _budget_line(state: Conversation, now: datetime) -> Text:
         ("seconds", round(spent_s), allowed_s),
     ):
         share = min(1.0, spent / allowed) if allowed else 1.0
-        filled = round(share * 10)
+        filled = round(share * _BAR)
         line.append(f"{name} ", style="dim")
         line.append("━" * filled, style="red" if share > 0.9 else "cyan")
-        line.append("━" * (10 - filled), style="bright_black")
+        line.append("━" * (_BAR - filled), style="bright_black")
         line.append(f" {spent:,}/{allowed:,}   ")
     return line

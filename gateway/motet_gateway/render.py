@@ -11,14 +11,15 @@ from motet_gateway.terminal import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
-    from rich.table import Table
     from rich.text import Text
+
+    from motet_gateway.tables import FittingTable
 
 _SEVERITIES: Final = {"error": "bold red", "warning": "yellow", "info": "dim"}
 _VERDICTS: Final = {"approved": "bold green", "changes_needed": "bold red", "needs_human": "bold yellow"}
-_QUOTE: Final = 160
 _HANGING: Final = 10
-_COPIED: Final = ("conversation", "subject", "instance")
+_JUDGED: Final = ("completed", "waiting")
+"""The statuses in which a verdict says something: what was cancelled or failed has none, and work goes on."""
 
 
 def place_of(draft: str, offset: int) -> tuple[int, int]:
@@ -34,22 +35,17 @@ def report(document: dict[str, Any], draft: str | None = None, answers: Sequence
     from rich.text import Text
 
     body = document["report"]
-    verdict = body["verdict"]
-    parts: list[RenderableType] = [
-        Text.assemble(
-            (document["conversation_id"], "bold"),
-            f" · {document['status']} · ",
-            (verdict.replace("_", " "), _VERDICTS.get(verdict, "")),
-        ),
-        Text(printable(body["summary"])),
-    ]
+    heading = Text.assemble((document["conversation_id"], "bold"), f" · {document['status']}")
+    if verdict := _verdict(document["status"], body["verdict"]):
+        heading.append(" · ").append(verdict, style=_VERDICTS.get(body["verdict"], ""))
+    parts: list[RenderableType] = [heading, Text(printable(body["summary"]))]
     if body["findings"]:
         parts += [Text(f"\nFindings ({len(body['findings'])})", style="bold"), *_findings(body["findings"], draft)]
     if document["steps"]:
         parts += [Text("\nSteps", style="bold"), steps_table(document["steps"])]
     if body["concerns"]:
         parts.append(Text("\nConcerns", style="bold"))
-        parts += [_indented(f"- {one_line(concern, 400)}", 2) for concern in body["concerns"]]
+        parts += [_indented(f"- {one_line(concern, None)}", 2) for concern in body["concerns"]]
     asked = [question for question in document["escalations"] if question["status"] == "open"]
     if asked:
         parts.append(Text("\nA human is asked", style="bold yellow"))
@@ -75,14 +71,17 @@ def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[Rendera
             )
         )
         if finding["quote"] is not None:
-            lines.append(_indented(f"“{one_line(finding['quote'], _QUOTE)}”", _HANGING, style="italic"))
-        lines.append(_indented(one_line(finding["message"], 400), _HANGING))
+            lines.append(_indented(f"“{one_line(finding['quote'], None)}”", _HANGING, style="italic"))
+        lines.append(_indented(one_line(finding["message"], None), _HANGING))
     return lines
 
 
-def steps_table(steps: list[dict[str, Any]]) -> Table:
+def steps_table(steps: list[dict[str, Any]]) -> FittingTable:
     """Return the table of steps: state, attempts, confidence against threshold, verdict, time, tokens, model."""
-    table = _table("step", "state", "attempts", "confidence", "verified", "time", "tokens", "model")
+    from motet_gateway.tables import FittingTable
+
+    headings = ("step", "state", "attempts", "confidence", "verified", "time", "tokens", "model")
+    table = FittingTable(*headings, spare=("model", "tokens", "attempts", "verified", "time"), cut=("model",))
     for step in steps:
         elapsed = "" if step["elapsed_ms"] is None else f"{step['elapsed_ms'] / 1000:.2f} s"
         tokens = "" if step["elapsed_ms"] is None else "unknown" if step["tokens"] is None else f"{step['tokens']:,}"
@@ -94,7 +93,7 @@ def steps_table(steps: list[dict[str, Any]]) -> Table:
             step["verdict"] or "",
             elapsed,
             tokens,
-            printable(step["model"] or ""),
+            one_line(step["model"] or "", None),
         )
     return table
 
@@ -103,15 +102,18 @@ def conversations_table(summaries: list[dict[str, Any]]) -> RenderableType:
     """Return the table of `motet list`."""
     if not summaries:
         return "no conversations here yet; `motet run TASK` starts one"
-    table = _table("conversation", "kind", "owner", "submitted", "status", "verdict", "questions")
+    from motet_gateway.tables import FittingTable
+
+    headings = ("conversation", "kind", "owner", "submitted", "status", "verdict", "questions")
+    table = FittingTable(*headings, spare=("questions", "owner", "kind", "submitted", "verdict"), cut=("owner", "kind"))
     for summary in summaries:
         table.add_row(
             summary["conversation_id"],
             summary["kind"],
-            one_line(summary["owner"] or "", 30),
-            _local(summary["submitted_at"]),
+            one_line(summary["owner"] or "", None),
+            _short(summary["submitted_at"]),
             summary["status"],
-            summary["verdict"] or "",
+            _verdict(summary["status"], summary["verdict"]),
             str(summary["questions"] or ""),
         )
     return table
@@ -131,16 +133,20 @@ def inbox(questions: list[dict[str, Any]], answers: Sequence[Sequence[str]]) -> 
     return Group(*parts)
 
 
-def events_table(documents: list[dict[str, Any]]) -> Table:
+def events_table(documents: list[dict[str, Any]]) -> FittingTable:
     """Return the table of the recorded facts of `motet show`."""
-    table = _table("seq", "time", "subject", "cause", "source")
+    from motet_gateway.tables import FittingTable
+
+    table = FittingTable(
+        "seq", "time", "subject", "cause", "source", spare=("source", "cause", "time"), cut=("source",)
+    )
     for document in documents:
         table.add_row(
             str(document["seq"]),
-            _local(document["time"], precise=True),
+            _clock(document["time"]),
             document["subject"] + (" (does not parse)" if "unreadable" in document else ""),
             str(document["cause"] or ""),
-            printable(document["source"]),
+            one_line(document["source"], None),
         )
     return table
 
@@ -149,10 +155,13 @@ def agents_table(agents: list[dict[str, Any]]) -> RenderableType:
     """Return the table of `motet agents`."""
     if not agents:
         return "no agent answers; `motet up` starts them"
-    table = _table("role", "instance", "pid", "version", "started", "consumer", "lag", "in flight")
+    from motet_gateway.tables import FittingTable
+
+    headings = ("role", "instance", "pid", "version", "started", "consumer", "lag", "in flight")
+    table = FittingTable(*headings, spare=("version", "started", "in flight", "pid", "role"), cut=("version",))
     for agent in agents:
         for position, consumer in enumerate(agent["consumers"] or [None]):
-            who = [agent["role"], agent["instance"], str(agent["pid"]), agent["version"], _local(agent["started_at"])]
+            who = [agent["role"], agent["instance"], str(agent["pid"]), agent["version"], _short(agent["started_at"])]
             about = ["", "", ""]
             if consumer is not None:
                 lag = "?" if consumer["pending"] is None else str(consumer["pending"])
@@ -164,19 +173,16 @@ def agents_table(agents: list[dict[str, Any]]) -> RenderableType:
 def findings_of_doctor(findings: list[dict[str, Any]]) -> Group:
     """Return what `motet doctor` prints."""
     from rich.console import Group
-    from rich.text import Text
+
+    from motet_gateway.tables import Labelled
 
     styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
     parts: list[RenderableType] = []
     for finding in findings:
-        parts.append(
-            Text.assemble(
-                (f"{finding['status']:<8}", styles[finding["status"]]),
-                f" {finding['check']}: {printable(finding['found'])}",
-            )
-        )
+        status, found = finding["status"], f"{finding['check']}: {printable(finding['found'])}"
+        parts.append(Labelled(status, found, width=9, style=styles[status]))
         if finding["advice"]:
-            parts.append(Text(f"         → {printable(finding['advice'])}"))
+            parts.append(Labelled("         →", printable(finding["advice"]), width=11))
     return Group(*parts)
 
 
@@ -192,7 +198,7 @@ def _question(question: dict[str, Any]) -> list[RenderableType]:
     due = f"asked: {printable(question['asked'] or '')}, due {_local(question['due_at'])}"
     return [
         _indented(f"{question['number']}. [{about}: {question['reason']}]", 2),
-        _indented(one_line(question["question"] or "", 600), 5),
+        _indented(one_line(question["question"] or "", None), 5),
         _indented(f"{due}, silence means {question['on_timeout']}", 5),
     ]
 
@@ -221,17 +227,19 @@ def _usage(document: dict[str, Any]) -> str:
     )
 
 
-def _local(text: str | None, *, precise: bool = False) -> str:
-    if not text:
-        return ""
+def _verdict(status: str, verdict: str | None) -> str:
+    return verdict.replace("_", " ") if verdict and status in _JUDGED else ""
+
+
+def _local(text: str | None) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else ""
+
+
+def _short(text: str) -> str:
+    """Return a moment of this year without the year, and one of another year without the time of day."""
     moment = datetime.fromisoformat(text).astimezone()
-    return moment.strftime("%H:%M:%S.%f")[:-3] if precise else moment.strftime("%Y-%m-%d %H:%M")
+    return moment.strftime("%m-%d %H:%M" if moment.year == datetime.now().astimezone().year else "%Y-%m-%d")
 
 
-def _table(*headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in _COPIED)
-    return table
+def _clock(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, Final, cast
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.error import Mark
 
 from motet_schemas.errors import InvalidInputError
 
 MAX_BYTES: Final = 5 * 1024 * 1024
 MAX_NODES: Final = 200_000
 """How many values a file may amount to once its aliases are followed."""
+MAX_DEPTH: Final = 100
+"""How many lists and mappings a value may lie in."""
 
+_TOO_DEEP: Final = f"nested too deeply: more than {MAX_DEPTH} levels"
 _TYPES: Final = ("null", "bool", "int", "float", "str", "seq", "map")
 _TAG: Final = "tag:yaml.org,2002:"
 
@@ -31,8 +36,6 @@ def read_structured(path: Path, field: str) -> Any:
         return _parse_json(text) if path.suffix.lower() == ".json" else _parse_yaml(text)
     except _BadTextError as error:
         raise InvalidInputError(f"{path}: {error}", field=field, value=str(path)) from error
-    except RecursionError:
-        raise InvalidInputError(f"{path}: nested too deeply", field=field, value=str(path)) from None
 
 
 def read_mapping(path: Path, field: str) -> dict[str, Any]:
@@ -87,9 +90,28 @@ def _read_text(path: Path, field: str) -> str:
 
 def _parse_json(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise _BadTextError(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise _BadTextError(f"invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from error
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for one in level for child in _items(one)]
+        if not level:
+            return
+    raise _BadTextError(_TOO_DEEP)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("Iterable[Any]", value) if isinstance(value, list) else ()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,6 +161,18 @@ class _Loader(yaml.SafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth > MAX_DEPTH:
+            mark: Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownMemberType]
+            raise ComposerError(None, None, _TOO_DEEP, mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node)
@@ -174,24 +208,30 @@ class _Loader(yaml.SafeLoader):
 
 def _check_size(root: yaml.Node) -> None:
     """Refuse a document that aliases blow up, or that holds itself, before anything is built from it."""
-    sizes: dict[int, int | None] = {}
+    measured: dict[int, tuple[int, int] | None] = {}
 
-    def size(node: yaml.Node) -> int:
-        known = sizes.get(id(node), 0)
-        if known is None:
-            raise yaml.constructor.ConstructorError(None, None, "an alias names what it is part of", node.start_mark)
-        if known:
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        """Return how many values the node amounts to, and how many levels of them there are."""
+        if id(node) in measured:
+            known = measured[id(node)]
+            if known is None:
+                raise yaml.constructor.ConstructorError(
+                    None, None, "an alias names what it is part of", node.start_mark
+                )
             return known
-        sizes[id(node)] = None
-        total = 1 + sum(size(child) for child in _children(node))
-        if total > MAX_NODES:
+        measured[id(node)] = None
+        parts = [measure(child) for child in _children(node)]
+        size, levels = 1 + sum(size for size, _ in parts), 1 + max((levels for _, levels in parts), default=0)
+        if size > MAX_NODES:
             raise yaml.constructor.ConstructorError(
                 None, None, f"more than {MAX_NODES:,} values, aliases followed", node.start_mark
             )
-        sizes[id(node)] = total
-        return total
+        if levels > MAX_DEPTH + 1:
+            raise yaml.constructor.ConstructorError(None, None, f"{_TOO_DEEP}, aliases followed", node.start_mark)
+        measured[id(node)] = size, levels
+        return size, levels
 
-    size(root)
+    measure(root)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

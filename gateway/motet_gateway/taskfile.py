@@ -80,7 +80,7 @@ def load_task(path: Path) -> LoadedTask:
     fields = {name: value for name, value in content.items() if value is not None and name not in ("id", "input")}
     inputs, documents = _read_input(content.get("input"), path)
     if isinstance(checklist := fields.get("checklist"), str):
-        fields["checklist"] = read_structured(path.parent / Path(checklist).expanduser(), "checklist")
+        fields["checklist"] = _read_checklist(checklist, path)
     small = {name: document for name, document in documents.items() if len(document.data) <= INLINE_BYTES}
     inputs |= {name: document.text for name, document in small.items()}
     references = {
@@ -106,6 +106,21 @@ def check_task(loaded: LoadedTask, playbooks: Mapping[str, Playbook], where: str
         return playbook.make_plan(loaded.task)
     except InvalidInputError as error:
         raise InvalidInputError(f"{where}: {error}", field=error.field, value=error.value, rule=error.rule) from error
+
+
+def _read_checklist(given: str, path: Path) -> Any:
+    file = path.parent / Path(given).expanduser()
+    try:
+        return read_structured(file, "checklist")
+    except InvalidInputError as error:
+        message = str(error).removeprefix("checklist: ")
+        raise InvalidInputError(
+            f"{path}: checklist: {message}{_relative(file)}", field="checklist", value=given, rule=error.rule
+        ) from error
+
+
+def _relative(file: Path) -> str:
+    return "" if file.exists() else "; paths are relative to the task file"
 
 
 def _read_input(given: object, path: Path) -> tuple[dict[str, Any], dict[str, Document]]:
@@ -159,16 +174,17 @@ def _read_document(inputs: dict[str, Any], path: Path, media_type: str | None) -
         raise InvalidInputError(
             f"{path}: input.{name}: must be {wanted}, not {shown(value)}", field=f"input.{name}", value=value
         )
+    file = path.parent / Path(value).expanduser() if name == DRAFT else None
     try:
-        if name == DRAFT:
-            file = path.parent / Path(value).expanduser()
+        if file is not None:
             data = read_bytes(file, "input.draft", max_bytes=MAX_BYTES)
             read = read_document(data, name=str(file), media_type=media_type)
         else:
             read = document_of(value, name="input.text", media_type=media_type)
     except InvalidInputError as error:
+        hint = _relative(file) if file is not None else ""
         raise InvalidInputError(
-            f"{path}: {error}", field=f"input.{name}", value=error.value, rule=error.rule
+            f"{path}: {error}{hint}", field=f"input.{name}", value=error.value, rule=error.rule
         ) from error
     return Document(data=read.text.encode(), media_type=read.media_type)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_WIDE: Final = 160
+_ENDLESS: Final = 100_000
 
 
 def printable(text: str) -> str:
@@ -19,19 +20,29 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
 
 
-def one_line(text: str, limit: int = 100) -> str:
-    """Return `text` on one line, cut to `limit` characters."""
+def one_line(text: str, limit: int | None = 100) -> str:
+    """Return `text` on one line, cut to `limit` characters when there is a limit."""
     flat = " ".join(printable(text).split())
-    return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
+    return flat if limit is None or len(flat) <= limit else f"{flat[: limit - 1]}…"
 
 
 def console(file: TextIO) -> Console:
-    """Return a console that prints what it is given, markup left alone; wide when nobody watches."""
+    """Return a console that prints what it is given, markup left alone.
+
+    It is as wide as the terminal or as `COLUMNS` says; elsewhere lines are as long as they are.
+    """
     from rich.console import Console
 
-    terminal = file.isatty()
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if re.fullmatch(r"0*[1-9]\d{0,5}", columns, re.ASCII) else None
+    endless = width is None and not file.isatty()
     return Console(
-        file=file, markup=False, highlight=False, emoji=False, soft_wrap=not terminal, width=None if terminal else _WIDE
+        file=file,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=endless,
+        width=_ENDLESS if endless else width,
     )
 
 

@@ -12,7 +12,15 @@ from motet_bus.link import Link
 from motet_bus.topology import apply_streams, conversations_stream
 from motet_gateway.config import Settings
 from motet_gateway.consumers import ConsumerState, consumer_states
-from motet_gateway.doctor import claims_finding, clock_finding, consumer_findings, disk_finding, examine, roles_finding
+from motet_gateway.doctor import (
+    claims_finding,
+    clock_finding,
+    consumer_findings,
+    dead_letters_finding,
+    disk_finding,
+    examine,
+    roles_finding,
+)
 from motet_gateway.render import findings_of_doctor
 from motet_gateway.terminal import console
 from motet_schemas import Namespace
@@ -45,6 +53,13 @@ def test_clocks_are_compared(skew_s: float, status: str) -> None:
 def test_a_full_disk_is_a_problem() -> None:
     assert disk_finding(Path("store"), 10 << 30).status == "ok"
     assert disk_finding(Path("store"), 1 << 20).status == "problem"
+
+
+def test_dead_letters_are_counted_and_can_be_found() -> None:
+    finding = dead_letters_finding("stream DEAD_LETTERS", 10)
+    assert (finding.status, finding.found) == ("warning", "10 dead letters, messages that could not be handled")
+    assert "`motet show CONVERSATION`" in finding.advice
+    assert "reached a human as a question" in finding.advice
 
 
 def test_a_role_that_nobody_plays_is_a_problem() -> None:

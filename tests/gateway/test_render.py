@@ -13,16 +13,42 @@ from motet_gateway.answers import how_to_answer
 from motet_gateway.documents import event_documents, run_document
 from motet_gateway.invocation import Invocation
 from motet_gateway.progress import changes, live_view, showing_progress
-from motet_gateway.render import agents_table, conversations_table, events_table, inbox, place_of, report
+from motet_gateway.render import (
+    agents_table,
+    conversations_table,
+    events_table,
+    findings_of_doctor,
+    inbox,
+    place_of,
+    report,
+)
 from motet_gateway.terminal import console, one_line, printable
 from motet_schemas import Conversation, StepExpired, fold_all
 from tests.gateway.recorded import DRAFT, START, TONE, Recorded, ambiguous, clean, flawed
 
 
+@pytest.fixture(autouse=True)
+def _no_columns(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def _text(content: RenderableType) -> str:
     file = io.StringIO()
-    console(file).print(content)
+    console(file).print(content, crop=False)
     return file.getvalue()
+
+
+def _summary(**changed: Any) -> dict[str, Any]:
+    return {
+        "conversation_id": "content-qa-7d3a2c6dd6",
+        "kind": "content-qa",
+        "owner": "brand-team",
+        "submitted_at": START.isoformat(),
+        "status": "waiting",
+        "verdict": "needs_human",
+        "questions": 1,
+        **changed,
+    }
 
 
 @pytest.mark.parametrize(
@@ -82,20 +108,69 @@ def test_nothing_that_others_wrote_commands_the_terminal() -> None:
 
 
 def test_tables_show_what_there_is() -> None:
-    summary: dict[str, Any] = {
-        "conversation_id": "launch",
-        "kind": "content-qa",
-        "owner": None,
-        "submitted_at": START.isoformat(),
-        "status": "waiting",
-        "verdict": "needs_human",
-        "questions": 1,
-    }
-    assert "launch" in _text(conversations_table([summary]))
+    assert "launch" in _text(conversations_table([_summary(conversation_id="launch", owner=None)]))
     assert "no conversations" in _text(conversations_table([]))
     assert "no agent answers" in _text(agents_table([]))
     assert "nobody is asked" in _text(inbox([], []))
     assert "step.claimed.launch.tone.1" in _text(events_table(event_documents(clean().events)))
+
+
+@pytest.mark.parametrize("columns", ["", "0", "wide"])
+def test_nothing_is_cut_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    long = "word " * 300 + "end"
+    document = run_document(ambiguous().state)
+    document["report"]["concerns"] = [long]
+    document["escalations"][0]["question"] = long
+    lines = _text(report(document, answers=[long])).splitlines()
+    assert [line.strip() for line in lines].count(long) == 2
+    assert f"  - {long}" in [line.rstrip() for line in lines]
+    assert f"{'o' * 300}  " in _text(conversations_table([_summary(owner="o" * 300)]))
+    assert "…" not in _text(conversations_table([_summary(conversation_id="c" * 300)]))
+
+
+def test_columns_says_how_wide_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = _text(report({**run_document(flawed().state), "brain": "word " * 40}))
+    assert max(len(line) for line in shown.splitlines()) <= 60
+    assert shown.count("word") == 40
+
+
+@pytest.mark.parametrize("columns", [140, 80, 60, 30])
+def test_a_table_that_is_too_wide_gives_up_what_is_worth_least(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = _text(conversations_table([_summary(), _summary(verdict="changes_needed", status="completed")]))
+    lines = shown.splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= columns
+    assert ("questions" in lines[0], "brand-team" in lines[1]) == (columns == 140, columns == 140)
+    assert ("needs human" in lines[1], "content-qa-7d3a2c6dd6" in lines[1]) == (columns >= 60, columns >= 60)
+    assert (lines[1].count("…") > 0) == (columns in (80, 30))
+
+
+def test_what_the_doctor_found_is_indented_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    finding = {"status": "warning", "check": "clock", "found": "word " * 10, "advice": "deed " * 10}
+    first, *others = _text(findings_of_doctor([finding])).splitlines()
+    assert first.startswith("warning  clock: word")
+    assert all(line.startswith(" " * 9) for line in others)
+
+
+@pytest.mark.parametrize(
+    ("status", "heading"),
+    [
+        ("completed", "launch · completed · changes needed"),
+        ("waiting", "launch · waiting · changes needed"),
+        ("running", "launch · running"),
+        ("cancelled", "launch · cancelled"),
+        ("failed", "launch · failed"),
+    ],
+)
+def test_only_what_completed_or_waits_has_a_verdict(status: str, heading: str) -> None:
+    document = {**run_document(flawed().state), "status": status}
+    assert _text(report(document)).splitlines()[0] == heading
+    listed = _text(conversations_table([_summary(status=status, verdict="changes_needed")]))
+    assert ("changes needed" in listed) == ("changes needed" in heading)
 
 
 def test_plain_progress_says_each_thing_once() -> None:

@@ -125,7 +125,15 @@ def test_a_large_draft_goes_through_the_object_store(motet: Motet) -> None:
     assert "error   3:9      compliance.forbidden" in done.stdout
 
 
-@pytest.mark.parametrize("role", ["orchestrator", "planner", "executor", "verifier"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "orchestrator",
+        pytest.param("planner", marks=pytest.mark.chaos),
+        "executor",
+        pytest.param("verifier", marks=pytest.mark.chaos),
+    ],
+)
 def test_a_run_survives_the_kill_of_any_agent_and_records_every_fact_once(motet: Motet, role: str) -> None:
     with Pages() as pages:
         task = slow_task(motet.folder, pages, f"kill-{role}")
@@ -171,7 +179,14 @@ def test_a_run_survives_the_kill_of_its_server(motet: Motet) -> None:
     subjects_of(motet.json("show", "no-server"))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.chaos),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.chaos),
+    ],
+)
 def test_however_a_run_is_stopped_nothing_is_left_behind(motet: Motet, number: signal.Signals, status: int) -> None:
     with Pages() as pages:
         task = slow_task(motet.folder, pages, "stopped")
@@ -224,6 +239,7 @@ def test_a_hopeless_agent_ends_the_run_and_says_why(tmp_path: Path) -> None:
     assert not (motet.store / "bus.json").exists()
 
 
+@pytest.mark.chaos
 def test_two_runs_on_one_store_take_turns(motet: Motet) -> None:
     with motet.started("run", EXAMPLES / "clean" / "task.yaml", "--json") as first:
         eventually((motet.store / "bus.json").exists, "the first run announced its bus")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from motet_agents.playbooks import load_playbooks
+from motet_gateway.strict_yaml import read_structured
 from motet_gateway.taskfile import LoadedTask, check_task, load_task
 from motet_schemas import InvalidInputError
 
@@ -157,7 +158,7 @@ BAD = {
     "a due date without a time zone": ("{kind: x, due: 2026-12-01T12:00:00}", "due: "),
     "an input that is no mapping": ("{kind: x, input: draft.md}", "input: must be a mapping"),
     "a draft that is no path": ("{kind: x, input: {draft: 5}}", "input.draft: must be the path of a file, not 5"),
-    "a draft that is not there": ("{kind: x, input: {draft: gone.md}}", "gone.md: there is no such file"),
+    "a draft that is not there": ("{kind: x, input: {draft: gone.md}}", "gone.md: there is no such file; paths are"),
     "a draft that is a directory": ("{kind: x, input: {draft: .}}", "is a directory"),
     "an empty draft": ("{kind: x, input: {draft: empty.md}}", "empty.md: the draft is empty"),
     "an empty text": ("{kind: x, input: {text: ''}}", "input.text: the draft is empty"),
@@ -165,8 +166,14 @@ BAD = {
     "a draft that is too large": ("{kind: x, input: {draft: large.md}}", "larger than 5 MiB"),
     "a draft and a text": ("{kind: x, input: {draft: draft.md, text: Hi}}", "names both draft and text"),
     "an unknown media type": ("{kind: x, input: {text: Hi, media_type: a/b}}", "media_type: must be one of"),
-    "a checklist that is not there": ("{kind: x, checklist: gone.yaml}", "gone.yaml: there is no such file"),
-    "a checklist that does not parse": ("{kind: x, checklist: broken.yaml}", "broken.yaml: .* at line 3, column 1"),
+    "a checklist that is not there": (
+        "{kind: x, checklist: gone.yaml}",
+        "task.yaml: checklist: .*gone.yaml: there is no such file; paths are relative to the task file$",
+    ),
+    "a checklist that does not parse": (
+        "{kind: x, checklist: broken.yaml}",
+        "task.yaml: checklist: .*broken.yaml: .* at line 3, column 1",
+    ),
     "invalid YAML": ("kind: x\ninput: [\n", "invalid YAML at line 3, column 1"),
     "a tab": ("kind: x\n\tid: y\n", "invalid YAML at line 2, column 1"),
     "the same key twice": ("kind: x\nkind: y\n", "line 2, column 1: the key 'kind' is there twice"),
@@ -181,7 +188,12 @@ BAD = {
         + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
         "more than 200,000 values",
     ),
-    "too deep": ("[" * 5000, "nested too deeply"),
+    "too deep": ("[" * 5000, "line 1, column 102: nested too deeply: more than 100 levels"),
+    "too deep in blocks": ("".join(f"{' ' * i}a:\n" for i in range(200)), "line 101, .*nested too deeply"),
+    "too deep by aliases": (
+        "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 200)),
+        "nested too deeply: more than 100 levels, aliases followed",
+    ),
 }  # fmt: skip
 
 
@@ -190,6 +202,15 @@ def test_bad_input_is_refused_with_its_place_and_rule(folder: Path, case: str) -
     text, message = BAD[case]
     with pytest.raises(InvalidInputError, match=f"(?s){message}"):
         check_task(_load(folder, text), load_playbooks(), "task.yaml")
+
+
+@pytest.mark.parametrize("name", ["task.yaml", "task.json"])
+def test_a_hundred_levels_are_not_too_deep(folder: Path, name: str) -> None:
+    (folder / name).write_text("[" * 100 + "1" + "]" * 100)
+    assert isinstance(read_structured(folder / name, "task"), list)
+    (folder / name).write_text("[" * 101 + "1" + "]" * 101)
+    with pytest.raises(InvalidInputError, match="nested too deeply"):
+        read_structured(folder / name, "task")
 
 
 def test_a_good_task_makes_the_plan_that_the_planner_will_make(folder: Path) -> None:
@@ -203,7 +224,8 @@ def test_a_good_task_makes_the_plan_that_the_planner_will_make(folder: Path) -> 
         ('{"kind": "x",}', "invalid JSON at line 1, column"),
         ('{"kind": "x", "kind": "y"}', "the key 'kind' is there twice"),
         ('{"kind": "x", "input": {"n": NaN}}', "NaN is no number"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply: more than 100 levels"),
+        ('{"kind": "x", "input": ' + "[" * 101 + "]" * 101 + "}", "nested too deeply: more than 100 levels"),
     ],
 )
 def test_bad_json_is_refused(folder: Path, text: str, message: str) -> None:

@@ -64,7 +64,7 @@ class AddressPolicy:
                 address = _parse(text)
                 if address is None or not is_public(address):
                     at = "" if name == text else f" is at {text}, which"
-                    raise RefusedAddressError(f"{name}{at} is no public address; links.allow_hosts can allow it")
+                    raise RefusedAddressError(f"{name}{at} is not a public address; links.allow_hosts can allow it")
         return found
 
 

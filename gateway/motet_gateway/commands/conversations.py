@@ -73,6 +73,8 @@ def watch(invocation: Invocation, conversation: ConversationId, fail_on: FailOn 
     """Follow a conversation until it ends or asks a human, then report as `run` does.
 
     Where no bus runs, the server and the agents run for as long as that takes: so an interrupted `run` goes on.
+
+    Exit status: as of `run`; 130 after Ctrl-C (128 + the signal).
     """
     from motet_gateway.reporting import Reporter, see_through
     from motet_gateway.session import carry_through

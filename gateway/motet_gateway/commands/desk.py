@@ -69,7 +69,10 @@ def answer(
     fail_on: FailOn = None,
     quiet: Quiet = False,
 ) -> int:
-    """Answer a question. With --wait the agents run until the conversation ends or asks again."""
+    """Answer a question. With --wait the agents run until the conversation ends or asks again.
+
+    Exit status: 0 recorded, 2 bad input, 4 no bus; with --wait as of `run`. 130 after Ctrl-C (128 + the signal).
+    """
     from motet_gateway.lifecycle import run_until_done
     from motet_gateway.terminal import print_json, print_result
 

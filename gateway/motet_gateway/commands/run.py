@@ -45,7 +45,8 @@ def run(
 ) -> int:
     """Run one task: server, agents, progress, report.
 
-    Exit status: 0 completed, 1 failed or cancelled, 2 bad input, 3 waiting for a human, 4 no bus.
+    Exit status: 0 completed, 1 failed or cancelled, 2 bad input,
+    3 waiting for a human, 4 no bus, 130 after Ctrl-C (128 + the signal).
     """
     from motet_gateway.reporting import Reporter, see_through
     from motet_gateway.terminal import note
