@@ -15,8 +15,8 @@ from motet_agents.qa.preload import preload
 from motet_agents.qa.results import CheckResult
 from motet_bus import Agent, Outcome, Step
 from motet_schemas import FREE, Evidence, Finding, PermanentError
+from motet_schemas.report import RULE_BASED
 
-RULE_BASED: Final = "rule-based"
 _QUOTED: Final = 50
 
 Rules = TypeVar("Rules", bound=BaseModel)

@@ -59,7 +59,7 @@ def _problems(gate: Gate, manifest: Manifest, record: ExecutionRecord) -> list[s
         case LexiconGate():
             return _lexicon(gate, record)
         case CheckGate():
-            check = _known_checks().get(gate.check)
+            check = CHECKS.get(gate.check)
             return [f"this verifier knows no check {gate.check!r}"] if check is None else check(manifest, record)
         case CommandGate() | JudgeGate():
             return [f"this verifier cannot run a {gate.kind} gate"]
@@ -79,7 +79,6 @@ def _own_findings(step: PlanStep, record: ExecutionRecord) -> GateResult:
 
 
 def _schema(gate: SchemaGate, record: ExecutionRecord) -> list[str]:
-
     try:
         Draft202012Validator.check_schema(gate.output_schema)
         # An empty registry: no schema can make the verifier fetch anything.
@@ -117,8 +116,3 @@ def _texts(value: Json) -> Iterator[str]:
 
 
 Check = Callable[[Manifest, ExecutionRecord], list[str]]
-
-
-def _known_checks() -> dict[str, Check]:
-
-    return CHECKS

@@ -55,13 +55,14 @@ async def open_bus(
         objects = Objects(link, space.bucket(OBJECTS))
         instance = f"{name}-{secrets.token_hex(4)}"
         journal = Journal(link, space, objects, role=role, instance=instance)
-        ended = EndedConversations(link, space)
+        conversations = Conversations(journal)
+        ended = EndedConversations(link, space, conversations)
         await ended.listen()
         yield Bus(
             link=link,
             namespace=space,
             journal=journal,
-            conversations=Conversations(journal),
+            conversations=conversations,
             objects=objects,
             ended=ended,
             role=role,

@@ -95,6 +95,10 @@ class Client:
             first = await self._bus.journal.read_last(f"task.submitted.{conversation}.*")
             if first is not None and isinstance(first.data, TaskSubmitted) and _same(first.data, task):
                 return Submission(conversation=conversation, seq=first.seq, created=False)
+            if first is None:
+                raise ConflictError(
+                    f"id: under {conversation!r} something else was said before; choose another"
+                ) from None
             raise ConflictError(
                 f"id: {conversation!r} was submitted before with other content; choose another id, or look at it with "
                 f"`motet show {conversation}`"

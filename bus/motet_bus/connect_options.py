@@ -21,7 +21,7 @@ class ConnectOptions:
     are paths of PEM files.
     """
 
-    url: str = "nats://127.0.0.1:4222"
+    url: str = field(default="nats://127.0.0.1:4222", repr=False)
     name: str | None = None
     creds: Path | str | None = None
     token: str | None = field(default=None, repr=False)

@@ -31,6 +31,9 @@ GRACE_S: Final = 8.0
 _HEARTBEATS_PER_WAIT: Final = 3
 _RETRY_FIRST_S: Final = 0.5
 _RETRY_LONGEST_S: Final = 30.0
+_FAILURES_KEPT: Final = 10_000
+_PROCESSES: Final = 10
+"""A message that fails in one process after the other is delivered at most this many times its tries."""
 
 
 class HandBackError(Exception):
@@ -83,6 +86,7 @@ class Consumer:
         self._free = asyncio.Semaphore(settings.concurrency)
         self.started = asyncio.Event()
         """Set once the consumer is there and has asked for its first messages."""
+        self._failures: dict[int, int] = {}
         self._held: set[Delivery] = set()
         self._begun: set[Delivery] = set()
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
@@ -206,9 +210,7 @@ class Consumer:
 
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
         failure = failure_of(error)
-        # A bus that does not answer is no fault of the message: it counts towards no limit.
-        tries_left = isinstance(error, BusUnavailableError) or delivery.deliveries < self.settings.max_tries
-        if failure.retryable and tries_left:
+        if failure.retryable and self._tries_left(delivery, error):
             delay_s = failure.retry_after_s or backoff_s(delivery.deliveries - 1, _RETRY_FIRST_S, _RETRY_LONGEST_S)
             log.warning(
                 "consumer.retry",
@@ -221,6 +223,18 @@ class Consumer:
             await self._settle(delivery.nak(delay_s))
         else:
             await self._bury(delivery, failure, error)
+
+    def _tries_left(self, delivery: Delivery, error: Exception) -> bool:
+        """Count a failure of this message here. Hand-backs, restarts and a bus that does not answer are none."""
+        if isinstance(error, BusUnavailableError):
+            return True
+        tries = self._failures.pop(delivery.stream_seq, 0) + 1
+        if tries >= self.settings.max_tries or delivery.deliveries >= self.settings.max_tries * _PROCESSES:
+            return False
+        self._failures[delivery.stream_seq] = tries
+        if len(self._failures) > _FAILURES_KEPT:
+            self._failures.pop(next(iter(self._failures)))
+        return True
 
     async def _bury(self, delivery: Delivery, failure: Failure, error: BaseException | None) -> None:
         try:

@@ -10,6 +10,7 @@ import structlog
 
 from motet_bus.bus import Bus
 from motet_bus.delivery import Delivery
+from motet_bus.fences import EXPECTED_SEQUENCE
 from motet_bus.journal import LARGEST_BODY
 from motet_schemas import (
     ConflictError,
@@ -22,7 +23,6 @@ from motet_schemas import (
     MotetError,
     Subject,
 )
-from motet_schemas.envelope import NATS_MSG_ID
 from motet_schemas.subjects import build
 
 log = structlog.get_logger(__name__)
@@ -85,8 +85,10 @@ async def bury(bus: Bus, delivery: Delivery, *, consumer: str, failure: Failure,
     )
     conversation = subject.conversation if subject is not None else _NO_CONVERSATION
     wire = bus.namespace.wire(f"dead.{consumer}.{conversation}.{delivery.stream_seq}")
-    key = f"{wire}.{delivery.deliveries}"
-    await bus.link.publish_stored(wire, letter.to_json(), {NATS_MSG_ID: key})
+    try:
+        await bus.link.publish_stored(wire, letter.to_json(), {EXPECTED_SEQUENCE: "0"})
+    except ConflictError:
+        log.info("letter.stored_before", subject=letter.subject, sequence=letter.sequence)
     log.error(
         "letter.dead",
         subject=letter.subject,

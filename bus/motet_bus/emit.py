@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from motet_bus.fences import Fence
+from motet_bus.fences import Fence, natural_fence
 from motet_bus.journal import Journal
 from motet_schemas import ConflictError, Fact
 
@@ -29,7 +29,9 @@ async def emit(journal: Journal, facts: Sequence[Fact], *, cause: int) -> bool:
 
 async def _one(journal: Journal, fact: Fact, cause: int) -> bool:
     try:
-        await journal.append(fact, fence=Fence(0), cause=cause)
+        # A submission's rivals are all facts of its task; for the rest the own subject alone must be empty.
+        fence = natural_fence(fact.subject) if fact.subject.kind == "task.submitted" else Fence(0)
+        await journal.append(fact, fence=fence, cause=cause)
     except ConflictError as error:
         log.warning("emit.taken", subject=str(fact.subject), reason=error.message)
         return False

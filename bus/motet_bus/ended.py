@@ -11,9 +11,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import structlog
+
 from motet_bus.answers import Message
+from motet_bus.conversations import Conversations
 from motet_bus.link import Link
-from motet_schemas import Namespace
+from motet_schemas import MotetError, Namespace
+
+log = structlog.get_logger(__name__)
 
 _REMEMBERED: Final = 10_000
 
@@ -21,8 +26,9 @@ _REMEMBERED: Final = 10_000
 class EndedConversations:
     """The conversations that this process heard of ending, and the tasks that work for those that have not."""
 
-    def __init__(self, link: Link, namespace: Namespace) -> None:
+    def __init__(self, link: Link, namespace: Namespace, conversations: Conversations) -> None:
         self._link = link
+        self._conversations = conversations
         self._namespace = namespace
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._working: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
@@ -60,5 +66,14 @@ class EndedConversations:
         self._ended[conversation] = None
         if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
-        for task in list(self._working.get(conversation, ())):
-            task.cancel()
+        if conversation in self._working and await self._has_ended(conversation):
+            for task in list(self._working.get(conversation, ())):
+                task.cancel()
+
+    async def _has_ended(self, conversation: str) -> bool:
+        """Believe the record, not the broadcast."""
+        try:
+            return (await self._conversations.load(conversation)).ending is not None
+        except MotetError as error:
+            log.warning("ended.not_confirmed", conversation=conversation, error=error.message)
+            return False

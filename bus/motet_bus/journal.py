@@ -37,13 +37,12 @@ from motet_schemas import (
     decode,
     encode,
 )
-from motet_schemas.envelope import CE_ID, NATS_MSG_ID
+from motet_schemas.envelope import BODY_REFERENCE, CE_ID, NATS_MSG_ID
 from motet_schemas.subjects import attempt_filter, build, conversation_filter
 
 log = structlog.get_logger(__name__)
 
 STREAM: Final = "CONVERSATIONS"
-BODY_REFERENCE: Final = "motet-body-ref"
 LARGEST_BODY: Final = 256 * 1024
 _PATIENCE_S: Final = 60.0
 _ANSWER_S: Final = 5.0

@@ -104,16 +104,20 @@ class Objects:
     async def _store(self, digest: bytes, data: bytes, media_type: str) -> None:
         name = digest.hex()
         last = await self._link.read_last_for(self._stream, self._entry_subject(name))
-        if last is not None and _is_whole(_entry(last), digest, len(data)):
+        if last is not None and await self._is_whole(_entry(last), digest, len(data)):
             return
         upload = secrets.token_hex(11)
         try:
             chunks = await self._upload(self._chunk_subject(upload), data)
-            entry = self._new_entry(name, upload, digest, len(data), chunks, media_type)
-            fence = {"Nats-Rollup": "sub", "Nats-Expected-Last-Subject-Sequence": str(last.seq if last else 0)}
-            await self._link.publish_stored(self._entry_subject(name), json.dumps(entry).encode(), fence)
         except MotetError:
             await self._forget(upload)
+            raise
+        entry = self._new_entry(name, upload, digest, len(data), chunks, media_type)
+        fence = {"Nats-Rollup": "sub", "Nats-Expected-Last-Subject-Sequence": str(last.seq if last else 0)}
+        try:
+            await self._link.publish_stored(self._entry_subject(name), json.dumps(entry).encode(), fence)
+        except ConflictError:
+            await self._forget(upload)  # without an answer the entry may be stored: then its chunks must stay
             raise
 
     async def _upload(self, subject: str, data: bytes) -> int:
@@ -156,6 +160,14 @@ class Objects:
 
     # Reading
 
+    async def _is_whole(self, entry: dict[str, Any] | None, digest: bytes, size: int) -> bool:
+        """Say whether the object is there: an entry that says the right thing, and its chunks."""
+        if entry is None or not _says(entry, digest, size):
+            return False
+        if size == 0:
+            return True
+        return await self._link.read_last_for(self._stream, self._chunk_subject(str(entry.get("nuid")))) is not None
+
     async def _fetch(self, name: str) -> bytes:
         last = await self._link.read_last_for(self._stream, self._entry_subject(name))
         entry = _entry(last) if last is not None else None
@@ -188,13 +200,8 @@ def _entry(message: StoredMessage) -> dict[str, Any] | None:
     return cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
 
 
-def _is_whole(entry: dict[str, Any] | None, digest: bytes, size: int) -> bool:
-    return (
-        entry is not None
-        and not entry.get("deleted")
-        and entry.get("size") == size
-        and entry.get("digest") == _digest_text(digest)
-    )
+def _says(entry: dict[str, Any], digest: bytes, size: int) -> bool:
+    return not entry.get("deleted") and entry.get("size") == size and entry.get("digest") == _digest_text(digest)
 
 
 def _digest_text(digest: bytes) -> str:

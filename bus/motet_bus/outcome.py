@@ -68,6 +68,8 @@ class Outcome:
         usage: Usage = _UNKNOWN,
         model: str | None = None,
         risks: Iterable[str] = (),
+        files_changed: Iterable[str] = (),
+        commands_run: Iterable[str] = (),
     ) -> Outcome:
         """The work was done, whatever it found. `confidence` is 0 to 1, None when unknown."""
         return cls(
@@ -81,6 +83,8 @@ class Outcome:
             usage=usage,
             model=model,
             risks=tuple(risks),
+            files_changed=tuple(files_changed),
+            commands_run=tuple(commands_run),
         )
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 import structlog
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 StepHandler = Callable[[Step], Awaitable[Outcome]]
 
 _STOPPING_S: Final = 1.0
+_YOUNG: Final = timedelta(seconds=5)
 _NOTES: Final = 20_000
 
 
@@ -68,9 +70,13 @@ class StepRunner:
             log.warning("step.fenced", subject=str(event.subject), error=error.message)
 
     async def _is_over(self, event: Event, delivery: Delivery) -> bool:
-        """Say whether the conversation has ended. A broadcast alone proves nothing: anybody can send one."""
+        """Say whether the conversation has ended; what was handed out a moment ago is not looked up.
+
+        A broadcast alone proves nothing: anybody can send one.
+        """
         conversation = event.subject.conversation
-        if delivery.deliveries == 1 and conversation not in self._bus.ended:
+        young = delivery.deliveries == 1 and datetime.now(UTC) - delivery.time < _YOUNG
+        if young and conversation not in self._bus.ended:
             return False
         return await self._has_ended(event)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from motet_schemas import Event
 from motet_schemas.envelope import TRACEPARENT
@@ -51,10 +51,21 @@ def consuming(event: Event, *, consumer: str, deliveries: int) -> Generator[Span
         "motet.stream.sequence": event.seq,
         "motet.deliveries": deliveries,
     }
+    # An exception's words may quote a draft or a prompt: a span names its class and nothing more.
     with _TRACER.start_as_current_span(
-        f"process {event.kind}", context=_parent(event), kind=SpanKind.CONSUMER, attributes=attributes
+        f"process {event.kind}",
+        context=_parent(event),
+        kind=SpanKind.CONSUMER,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
-        yield span
+        try:
+            yield span
+        except Exception as error:
+            span.set_attribute("error.type", type(error).__qualname__)
+            span.set_status(Status(StatusCode.ERROR))
+            raise
 
 
 def _parent(event: Event) -> Context:

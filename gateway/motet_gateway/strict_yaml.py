@@ -165,8 +165,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self._depth > MAX_DEPTH:
-            mark: Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownMemberType]
-            raise ComposerError(None, None, _TOO_DEEP, mark)
+            event = cast("yaml.Event", self.peek_event())  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, _TOO_DEEP, cast("Mark", event.start_mark))
         self._depth += 1
         try:
             return super().compose_node(parent, index)

@@ -30,6 +30,7 @@ CAUSE: Final = "motet-cause"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 NATS_MSG_ID: Final = "Nats-Msg-Id"
+BODY_REFERENCE: Final = "motet-body-ref"
 
 _TYPE = re.compile(r"motet\.[a-z_.]+\.v([1-9][0-9]{0,99})")
 _READING = limits_context(ANY_LIMITS)

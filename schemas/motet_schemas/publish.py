@@ -14,6 +14,7 @@ from typing import Any, Final
 from motet_schemas.base import Contract
 from motet_schemas.budget import Budget, Policy
 from motet_schemas.envelope import (
+    BODY_REFERENCE,
     CAUSE,
     CE_ID,
     CE_SOURCE,
@@ -81,6 +82,16 @@ SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
     "planner": ("plan.created", "plan.rejected", "letter.dead", "handled"),
     "executor": ("step.claimed", "step.renewed", "step.executed", "step.expired", "letter.dead", "handled"),
     "verifier": ("verify.passed", "verify.failed", "letter.dead", "handled"),
+    "specialist": (
+        "task.submitted",
+        "task.cancel",
+        "step.claimed",
+        "step.renewed",
+        "step.executed",
+        "step.expired",
+        "letter.dead",
+        "handled",
+    ),
     "desk": ("escalate.answered",),
     "operator": ("letter.retried", "letter.discarded", "task.cancel"),
     "server": ("timer.fired",),
@@ -93,6 +104,7 @@ LISTENERS: Final[dict[str, tuple[str, ...]]] = {
     "planner": ("plan.requested",),
     "executor": ("step.ready",),
     "verifier": ("step.executed",),
+    "specialist": tuple(EVENTS),
     "desk": ("escalate.raised", "escalate.timed_out"),
     "operator": ("letter.dead",),
     "server": ("timer.set",),
@@ -110,7 +122,7 @@ _PARAMETERS: Final[dict[str, str]] = {
     "capability": "Who can do the step: workers listen on `step.ready.*.*.*.<capability>`.",
     "number": f"The question's number in its conversation. {_NUMBER}",
     "letter": "`<consumer>-<sequence>`: who gave up on which message.",
-    "what": "What the timer is for: one to three tokens.",
+    "what": "What the timer is for: one to four tokens.",
     "consumer": "The consumer that handled the event.",
     "sequence": f"The stream sequence of the event that was handled. {_NUMBER}",
 }
@@ -280,8 +292,9 @@ def _headers() -> dict[str, Any]:
         CE_TIME: {"format": "date-time", "description": "When it was sent, by the writer's clock."},
         CE_SUBJECT: {"description": "The subject without namespace."},
         CONTENT_TYPE: {"const": "application/json", "description": "The body is the contract's JSON."},
-        NATS_MSG_ID: {"description": "The same as ce-id: lets the server drop what is sent twice."},
+        NATS_MSG_ID: {"description": "The same as ce-id; a schedule (timer.set) must have none."},
         CAUSE: {"pattern": "^[1-9][0-9]*$", "description": "Stream sequence of the event that caused this one."},
+        BODY_REFERENCE: {"const": "1", "description": "The body is a Reference: the real one is in the object store."},
         TRACEPARENT: {"description": "W3C trace context."},
         TRACESTATE: {"description": "W3C trace context."},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ from motet_schemas.base import Contract, Json
 from motet_schemas.findings import Finding
 from motet_schemas.ids import Token
 from motet_schemas.task import Note, Text
+
+RULE_BASED: Final = "rule-based"
+"""What thinks when no language model does; the report says so."""
 
 StepStatus = Literal["pending", "ready", "claimed", "executed", "waiting", "done", "failed", "void"]
 Verdict = Literal["approved", "changes_needed", "needs_human"]
@@ -49,7 +52,7 @@ class Report(Contract):
     verdict: Verdict = Field(description="What the work says of its subject.")
     summary: Text = Field(description="In a few sentences.")
     reason: Note = Field(default="", description="Why it failed or was cancelled.")
-    brain: str = Field(default="rule-based", max_length=200, description="What did the thinking.")
+    brain: str = Field(default=RULE_BASED, max_length=200, description="What did the thinking.")
     findings: tuple[Finding, ...] = Field(default=(), description="Everything found, in order of place.")
     concerns: tuple[Note, ...] = Field(default=(), description="What remains unresolved; never hidden.")
     steps: tuple[StepReport, ...] = Field(default=(), description="Provenance, step by step.")

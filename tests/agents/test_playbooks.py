@@ -244,3 +244,23 @@ def test_a_plan_always_fits_its_budget_or_is_refused_for_it(
 
 def test_the_default_budget_is_within_the_default_limits() -> None:
     assert playbook().make_plan(TASK).budget == Budget()
+
+
+def test_a_step_that_is_not_called_for_hands_its_own_dependencies_on() -> None:
+    chain = read_playbook(
+        "name: chain\nchecklist: content\ncapabilities: [x]\nplan:\n"
+        "  - {id: a, capability: x, goal: g, time_budget_s: 10, max_attempts: 1, manifest: {objective: o}}\n"
+        "  - {id: b, when: links, depends_on: [a], capability: x, goal: g, time_budget_s: 10, max_attempts: 1,"
+        " manifest: {objective: o}}\n"
+        "  - {id: c, depends_on: [b], capability: x, goal: g, time_budget_s: 10, max_attempts: 1,"
+        " manifest: {objective: o}}\n",
+        "chain.yaml",
+    )
+    plan = chain.make_plan(Task(kind="chain", checklist={"tone": {"banned": ["bad"]}}))
+    assert {step.id: step.depends_on for step in plan.steps} == {"a": (), "c": ("a",)}
+
+
+def test_what_a_contract_refuses_is_said_as_bad_input() -> None:
+    task = Task(kind="content-qa", input={"draft": "x"}, checklist={"links": {}}, constraints=("no",) * 50)
+    with pytest.raises(InvalidInputError, match="at most 50"):
+        load_playbooks()["content-qa"].make_plan(task)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 from nats.js.object_store import ObjectStore
 
+from motet_bus.answers import PubAck
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_bus.objects import LARGEST_OBJECT_BYTES, Objects
@@ -193,3 +194,33 @@ async def test_a_server_killed_during_an_upload_only_costs_time(own_server: Nats
     reference = await putting
     assert await Objects(link, bucket).get(reference) == FIVE_MB
     await link.close()
+
+
+class _AnswersGetLost(Link):
+    """Stores, and then pretends that the answer for an object's entry did not come."""
+
+    lose = True
+
+    async def publish_stored(
+        self, subject: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float = 5.0
+    ) -> PubAck:
+        ack = await super().publish_stored(subject, body, headers, timeout_s=timeout_s)
+        if self.lose and ".M." in subject:
+            self.lose = False
+            raise BusUnavailableError("the answer was lost")
+        return ack
+
+
+async def test_a_lost_answer_loses_no_body(link: Link, bucket: str) -> None:
+    link.__class__ = _AnswersGetLost
+    reference = await Objects(link, bucket).put(FIVE_MB, "application/octet-stream")
+    assert await Objects(link, bucket).get(reference) == FIVE_MB
+
+
+async def test_an_object_whose_chunks_are_gone_is_stored_again(link: Link, bucket: str) -> None:
+    reference = await Objects(link, bucket).put(FIVE_MB, "application/octet-stream")
+    await link.api(f"STREAM.PURGE.OBJ_{bucket}", {"filter": f"$O.{bucket}.C.>"})
+    with pytest.raises(NotFoundError):
+        await Objects(link, bucket).get(reference)
+    await Objects(link, bucket).put(FIVE_MB, "application/octet-stream")
+    assert await Objects(link, bucket).get(reference) == FIVE_MB

@@ -7,10 +7,9 @@ from typing import Final, Literal
 
 from motet_agents.orchestrator.transcript import attempt_lines
 from motet_schemas import Conversation, EscalateAnswered, Finding, PlanStep, Report, StepReport, TotalUsage
-from motet_schemas.report import Verdict
+from motet_schemas.report import RULE_BASED, Verdict
 from motet_schemas.standing import accepted, attempts_made, is_done, step_status, total_usage, usage
 
-RULE_BASED: Final = "rule-based"
 _NOTE: Final = 2_000
 
 Ended = Literal["completed", "failed", "cancelled"]

@@ -23,9 +23,9 @@ from motet_schemas import (
     limits_context,
 )
 from motet_schemas.plan import Name, check_graph
+from motet_schemas.report import RULE_BASED
 from motet_schemas.task import Note, Text
 
-RULE_BASED = "rule-based"
 _LEAST_STEP_S = 10
 
 
@@ -96,15 +96,13 @@ class Playbook(Contract):
             )
         sections = self._checked(task)
         budget = self._budget(task)
-        wanted = [step for step in self.plan if step.when is None or step.when in sections]
-        left = {step.id for step in wanted}
-        steps = tuple(self._step(step, task, sections) for step in wanted)
-        steps = tuple(step.evolve(depends_on=tuple(name for name in step.depends_on if name in left)) for step in steps)
-        fitted = _fitted(steps, budget)
+        wanted = {step.id for step in self.plan if step.when is None or step.when in sections}
         try:
+            steps = tuple(self._step(step, task, sections) for step in self.plan if step.id in wanted)
+            steps = tuple(step.evolve(depends_on=self._needed(step.id, wanted)) for step in steps)
             return Plan.model_validate(
                 {
-                    "steps": fitted,
+                    "steps": _fitted(steps, budget),
                     "budget": budget,
                     "policy": self.policy.overridden(task.policy),
                     "notes": f"the fixed plan of the playbook {self.name}",
@@ -115,6 +113,14 @@ class Playbook(Contract):
             )
         except ValidationError as error:
             raise InvalidInputError(f"playbook {self.name}: {error.errors()[0]['msg']}", field="plan") from error
+
+    def _needed(self, step_id: str, wanted: set[str]) -> tuple[str, ...]:
+        """Return what a step waits for; one that is not called for stands for what it would have waited for itself."""
+        found: dict[str, None] = {}
+        for step in self.plan:
+            for name in step.depends_on if step.id == step_id else ():
+                found |= dict.fromkeys((name,) if name in wanted else self._needed(name, wanted))
+        return tuple(found)
 
     def _checked(self, task: Task) -> dict[str, Json]:
         """Return the sections of the task's checklist, after checking all that the playbook asks of a task."""
