@@ -32,6 +32,7 @@ from motet_schemas import (
     fold_all,
     limits_context,
 )
+from motet_schemas.standing import open_questions, status
 from motet_schemas.subjects import build, conversation_filter
 
 _ANY: Final = limits_context(ANY_LIMITS)  # whoever made the task kept its playbook's limits
@@ -157,11 +158,14 @@ class Client:
         for name in _SUMMARIZED:
             for event in await self._bus.journal.read_kind(name):
                 events.setdefault(event.subject.conversation, []).append(event)
-        summaries = [
-            _summary(fold_all(conversation, sorted(facts, key=lambda event: event.seq)))
-            for conversation, facts in events.items()
-        ]
-        return sorted((one for one in summaries if one), key=lambda one: one.submitted_at, reverse=True)
+        summaries: list[Summary] = []
+        for conversation, facts in events.items():
+            state = fold_all(conversation, sorted(facts, key=lambda event: event.seq))
+            if open_questions(state):  # whether they still matter depends on all that is recorded
+                state = await self._bus.conversations.load(conversation)
+            if state.submitted_at is not None:
+                summaries.append(_summary(state, state.submitted_at))
+        return sorted(summaries, key=lambda one: one.submitted_at, reverse=True)
 
     async def roll_call(self, *, for_s: float = 0.5) -> list[AgentCard]:
         """Return who is alive."""
@@ -181,17 +185,16 @@ def _same(first: Task, second: Task) -> bool:
     return one.fingerprint() == other.fingerprint()
 
 
-def _summary(state: Conversation) -> Summary | None:
-    if state.submitted_at is None:
-        return None
-    questions = sum(1 for question in state.questions.values() if question.open and state.ending is None)
+def _summary(state: Conversation, submitted_at: datetime) -> Summary:
+    questions = len(open_questions(state))
+    stands = status(state)
     return Summary(
         conversation=state.id,
         kind=state.task.kind if state.task else "unreadable",
         owner=state.task.owner if state.task else None,
-        submitted_at=state.submitted_at,
-        status=state.ending.status if state.ending else "waiting" if questions else "running",
-        verdict=state.ending.report.verdict if state.ending else "needs_human" if questions else None,
+        submitted_at=submitted_at,
+        status=stands,
+        verdict=state.ending.report.verdict if state.ending else "needs_human" if stands == "waiting" else None,
         questions=questions,
     )
 

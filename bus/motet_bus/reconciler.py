@@ -6,10 +6,11 @@ The fence is the conversation's last sequence. Any number of processes may do th
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -49,20 +50,17 @@ class Reconciler:
         self._decide = decide
         self._consumer = consumer
         self._crash = crash
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._settled: OrderedDict[str, int] = OrderedDict()
 
     async def handle(self, event: Event, delivery: Delivery) -> None:
         """Decide until nothing is missing. Raises `TransientError` when others keep getting in first."""
         conversation = event.subject.conversation
-        turn = self._turns[conversation]
-        try:
-            async with turn:
-                if self._settled.get(conversation, 0) < event.seq:
-                    await self._reconcile(conversation, event)
-        finally:
-            if not turn.locked():
-                self._turns.pop(conversation, None)
+        turn = self._turns.get(conversation) or asyncio.Lock()
+        self._turns[conversation] = turn  # kept for as long as somebody holds it or waits for it
+        async with turn:
+            if self._settled.get(conversation, 0) < event.seq:
+                await self._reconcile(conversation, event)
 
     async def _reconcile(self, conversation: str, event: Event) -> None:
         state = await self._bus.conversations.load(conversation, at_least=event.seq)

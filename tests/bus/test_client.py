@@ -22,6 +22,7 @@ from motet_schemas import (
     Namespace,
     NotAllowedError,
     NotFoundError,
+    PlanRejected,
     PlanRequested,
     Report,
     Task,
@@ -230,6 +231,10 @@ async def test_all_conversations_are_listed_in_a_line_each_newest_first(
     await client.submit(TASK, "c1")
     await client.submit(TASK.evolve(owner=None), "c2")
     await client.submit(TASK, "c3")
+    asked = await orchestrator.journal.append(Fact(build("plan.requested", "c1", 1), PlanRequested()))
+    async with bus_as(nats_url, namespace, "planner") as planner:
+        refusal = PlanRejected(reason="no such playbook")
+        await planner.journal.append(Fact(build("plan.rejected", "c1", 1), refusal), cause=asked)
     await orchestrator.journal.append(question(1))
     await orchestrator.journal.append(question(2))
     done = TaskCompleted(**dict(report("changes_needed")))
