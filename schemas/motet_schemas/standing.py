@@ -282,7 +282,7 @@ def in_progress(state: Conversation) -> bool:
         return True
     plan = state.plan
     if plan is None:
-        return state.task is not None and not state.revisions
+        return state.task is not None and not state.revisions and not state.questions
     return any(
         (attempts := state.opened(step.id)) and not is_done(state, step) and judge(attempts[-1], step) == "open"
         for step in plan.steps
