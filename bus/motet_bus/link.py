@@ -242,6 +242,8 @@ class Link:
         undo = self.on_denied(denied.append)
         try:
             await self._client.listen_inbox(self._inbox.subject, self._inbox.receive)
+            # nats-py's first ping may overtake the subscription that is still buffered; the second cannot.
+            await self._client.flush(timeout=5)
             await self._client.flush(timeout=5)
         except (nats.errors.Error, OSError) as error:
             raise_unsent(error, self._inbox.subject)
