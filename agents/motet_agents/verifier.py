@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from motet_agents.gates import run_gates
+from motet_agents.qa.preload import preload
 from motet_bus import Agent, Context
 from motet_bus.outcome import is_text
 from motet_schemas import (
@@ -15,6 +16,7 @@ from motet_schemas import (
     VerifyPassed,
 )
 
+preload()
 agent = Agent("verifier", role="verifier")
 
 
