@@ -23,8 +23,8 @@ class Conversations:
     async def load(self, conversation: str, *, at_least: int = 0, fresh: bool = False) -> Conversation:
         """Return the conversation as recorded, at least up to the stream sequence `at_least`.
 
-        `fresh` reads from the start: a purged timer can move the last sequence backwards. Raises `BusUnavailableError`
-        when the server that answers stays behind `at_least`.
+        `fresh` reads from the start: what is kept here may be ahead of a stream that somebody purged. Raises
+        `BusUnavailableError` when the server that answers stays behind `at_least`.
         """
         state = Conversation(id=conversation)
         if not fresh:

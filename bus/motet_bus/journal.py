@@ -15,7 +15,7 @@ import structlog
 from pydantic_core import PydanticSerializationError
 
 from motet_bus import tracing
-from motet_bus.answers import StoredMessage
+from motet_bus.answers import PubAck, StoredMessage
 from motet_bus.backoff import backoff_s
 from motet_bus.delivery import Delivery
 from motet_bus.fences import EXPECTED_FILTER, EXPECTED_SEQUENCE, Fence, natural_fence
@@ -32,13 +32,14 @@ from motet_schemas import (
     NotFoundError,
     Reference,
     Subject,
+    TimerFired,
     TimerSet,
     Unreadable,
     decode,
     encode,
 )
 from motet_schemas.envelope import BODY_REFERENCE, CE_ID, NATS_MSG_ID
-from motet_schemas.subjects import attempt_filter, build, conversation_filter
+from motet_schemas.subjects import alarm_of, attempt_filter, build, conversation_filter
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,8 @@ STREAM: Final = "CONVERSATIONS"
 LARGEST_BODY: Final = 256 * 1024
 _PATIENCE_S: Final = 60.0
 _ANSWER_S: Final = 5.0
+_TICK_KEPT: Final = "86400s"
+"""How long a tick stays in its own stream: the server copies it to the conversations at once, or when it can."""
 
 
 class Journal:
@@ -73,11 +76,11 @@ class Journal:
         fence = fence or natural_fence(fact.subject, cause)
         wire, headers, body = await self._message(fact, fence, cause)
         give_up = asyncio.get_running_loop().time() + patience_s
-        tries = 0
+        if isinstance(fact.data, TimerSet):  # before the fact: what is recorded as set does ring
+            await self._publish(*self._alarm(fact, fact.data, cause), give_up)
         while True:
-            tries += 1
             try:
-                ack = await self.link.publish_stored(wire, body, headers, timeout_s=min(_ANSWER_S, patience_s))
+                ack = await self._publish(wire, headers, body, give_up)
             except ConflictError:
                 if (known := await self._recorded(wire, fact)) is not None:
                     return known
@@ -85,17 +88,27 @@ class Journal:
                 if behind is None or asyncio.get_running_loop().time() > give_up:
                     raise
                 headers[EXPECTED_SEQUENCE] = str(behind)
-            except BusUnavailableError as error:
-                wait_s = backoff_s(tries - 1, 0.05, 2.0)
-                if asyncio.get_running_loop().time() + wait_s > give_up:
-                    raise
-                log.warning("journal.retry", subject=str(fact.subject), tries=tries, error=error.message)
-                await asyncio.sleep(wait_s)
             else:
                 if not ack.duplicate:
                     return ack.seq
                 # Nothing was stored: a message elsewhere bears this id. The fence alone identifies the fact.
                 headers.pop(NATS_MSG_ID, None)
+
+    async def _publish(self, wire: str, headers: Mapping[str, str], body: bytes, give_up: float) -> PubAck:
+        """Publish until the server answers. Raises `BusUnavailableError` when it has not by `give_up` (loop time)."""
+        loop = asyncio.get_running_loop()
+        tries = 0
+        while True:
+            try:
+                within_s = max(0.1, min(_ANSWER_S, give_up - loop.time()))
+                return await self.link.publish_stored(wire, body, headers, timeout_s=within_s)
+            except BusUnavailableError as error:
+                wait_s = backoff_s(tries, 0.05, 2.0)
+                tries += 1
+                if loop.time() + wait_s > give_up:
+                    raise
+                log.warning("journal.retry", subject=wire, tries=tries, error=error.message)
+            await asyncio.sleep(wait_s)
 
     async def _recorded(self, wire: str, fact: Fact) -> int | None:
         """Return the sequence of `fact` when it is the last on its subject, by its id."""
@@ -134,15 +147,20 @@ class Journal:
         headers[EXPECTED_SEQUENCE] = str(fence.last)
         if fence.filter is not None:
             headers[EXPECTED_FILTER] = self.namespace.wire(fence.filter)
-        if isinstance(fact.data, TimerSet):
-            # No message id: the tick is stored with the schedule's headers and would be taken for its duplicate.
-            at = fact.data.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            fired = build("timer.fired", subject.conversation, *subject.detail)
-            headers["Nats-Schedule"] = f"@at {at}"
-            headers["Nats-Schedule-Target"] = self.namespace.wire(fired)
-        else:
-            headers[NATS_MSG_ID] = fact.id
+        headers[NATS_MSG_ID] = fact.id
         return self.namespace.wire(subject), headers, body
+
+    def _alarm(self, fact: Fact, timer: TimerSet, cause: int | None) -> tuple[str, dict[str, str], bytes]:
+        """Return the schedule behind a timer: who says it again, replaces it with the same."""
+        subject = fact.subject
+        waits, rings = map(self.namespace.wire, alarm_of(subject))
+        tick = Fact(build("timer.fired", subject.conversation, *subject.detail), TimerFired(at=timer.at, why=timer.why))
+        trace = tracing.outgoing(subject.conversation)
+        headers, body = encode(tick, source=self._source, cause=cause, trace=trace)
+        at = timer.at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # No message id: the tick is stored with the schedule's headers and would be taken for its duplicate.
+        schedule = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": rings, "Nats-Schedule-TTL": _TICK_KEPT}
+        return waits, {**headers, **schedule}, body
 
     async def read_conversation(self, conversation: str, *, start_seq: int = 1) -> list[Event]:
         """Return the facts of one conversation from `start_seq` on, in the order of the stream."""

@@ -19,7 +19,7 @@ from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.delivery import Delivery
 from motet_bus.emit import emit
 from motet_bus.fences import conversation_fence
-from motet_schemas import ConflictError, Conversation, Event, Fact, Handled, TransientError, decode_output
+from motet_schemas import ConflictError, Conversation, Event, Fact, Handled, TimerSet, TransientError, decode_output
 from motet_schemas.envelope import Unreadable
 from motet_schemas.subjects import handled
 
@@ -66,7 +66,7 @@ class Reconciler:
         state = await self._bus.conversations.load(conversation, at_least=event.seq)
         for _ in range(_ROUNDS):
             if not await self._emit_pending(state, event):
-                state = await self._bus.conversations.load(conversation, at_least=event.seq, fresh=True)
+                state = await self._again(state, event)
             decision = self._decide(state)
             if not decision.facts:
                 self._settle(state)
@@ -74,7 +74,7 @@ class Reconciler:
             try:
                 complete = await self._commit(state, decision, event)
             except ConflictError:
-                state = await self._bus.conversations.load(conversation, at_least=event.seq, fresh=True)
+                state = await self._again(state, event)
                 continue
             if decision.final and complete:
                 self._settle(state)
@@ -82,11 +82,18 @@ class Reconciler:
             state = await self._bus.conversations.load(conversation, at_least=event.seq)
         raise TransientError(f"conversation {conversation}: no decision could be recorded in {_ROUNDS} rounds")
 
+    async def _again(self, state: Conversation, event: Event) -> Conversation:
+        """Load what came meanwhile; from the start when that is nothing: then messages were removed by hand."""
+        newer = await self._bus.conversations.load(state.id, at_least=event.seq)
+        if newer.last_seq > state.last_seq:
+            return newer
+        return await self._bus.conversations.load(state.id, at_least=event.seq, fresh=True)
+
     async def _commit(self, state: Conversation, decision: Decision, event: Event) -> bool:
         """Record the decision; False when an output's place was taken. Raises `ConflictError` when it is stale."""
         fence = conversation_fence(state.id, state.last_seq)
         journal = self._bus.journal
-        if len(decision.facts) == 1:
+        if len(decision.facts) == 1 and not isinstance(decision.facts[0].data, TimerSet):  # an alarm comes second
             fact = decision.facts[0]
             await journal.append(fact, fence=fence, cause=event.seq)
             self._crash("after the commit")

@@ -10,11 +10,12 @@ import structlog
 from motet_bus.answers import NAME_IN_USE, ServerRefusedError
 from motet_bus.link import Link
 from motet_schemas.errors import BusUnsuitableError, NotFoundError
-from motet_schemas.subjects import Namespace
+from motet_schemas.subjects import ALARM, TICK, Namespace
 
 log = structlog.get_logger(__name__)
 
 CONVERSATIONS: Final = "CONVERSATIONS"
+TIMERS: Final = "TIMERS"
 DEAD_LETTERS: Final = "DEAD_LETTERS"
 OBJECTS: Final = "motet-objects"
 
@@ -26,7 +27,9 @@ _RACES: Final = 3
 class StreamSpec:
     """A stream as Motet needs it: kept without limit of age or number. Sizes in bytes, times in seconds.
 
-    `schedules` lets messages be sent later (`Nats-Schedule`), `rollups` lets a message replace all on its subject.
+    `schedules` lets messages be sent later (`Nats-Schedule`): whoever may write to such a stream can write on all its
+    subjects, and empty it. `rollups` lets a message replace all on its subject, or all there is. `kept` forbids
+    to delete single messages. `sources` are streams whose messages the server copies: (name, its subject, ours).
     """
 
     name: str
@@ -34,6 +37,8 @@ class StreamSpec:
     description: str
     schedules: bool = False
     rollups: bool = False
+    kept: bool = False
+    sources: tuple[tuple[str, str, str], ...] = ()
     duplicate_window_s: float = 120.0
     max_message_bytes: int = 1 << 20
 
@@ -53,9 +58,13 @@ class StreamSpec:
             "duplicate_window": round(self.duplicate_window_s * _NANOSECONDS),
             "allow_direct": True,
             "allow_msg_schedules": self.schedules,
-            "allow_msg_ttl": False,
+            "allow_msg_ttl": self.schedules,
             "allow_rollup_hdrs": self.schedules or self.rollups,  # schedules switch it on
-            "deny_delete": False,
+            "sources": [
+                {"name": name, "subject_transforms": [{"src": theirs, "dest": ours}]}
+                for name, theirs, ours in self.sources
+            ],
+            "deny_delete": self.kept,
             "deny_purge": False,
             "sealed": False,
         }
@@ -112,6 +121,20 @@ def conversations_stream(namespace: Namespace) -> StreamSpec:
         name=namespace.stream(CONVERSATIONS),
         subjects=namespace.families(),
         description="Motet: every fact of every conversation, recorded once",
+        kept=True,
+        sources=((namespace.stream(TIMERS), namespace.wire(f"{TICK}.>"), namespace.wire("timer.fired.>")),),
+    )
+
+
+def timers_stream(namespace: Namespace) -> StreamSpec:
+    """Return the stream of what is to happen later; the server copies its ticks to the conversations.
+
+    It stands alone because of what a writer can do in a stream with schedules: only the orchestrator writes here.
+    """
+    return StreamSpec(
+        name=namespace.stream(TIMERS),
+        subjects=namespace.families((ALARM, TICK)),
+        description="Motet: alarms, and their ticks on the way to the conversations",
         schedules=True,
     )
 
@@ -142,7 +165,12 @@ async def apply_streams(link: Link, namespace: Namespace, *, replicas: int = 1) 
     Any number of processes may do this at once. Raises `BusUnsuitableError` when a stream is not as it must be: the
     message lists field, expected and found. Nothing that exists is altered.
     """
-    for spec in (conversations_stream(namespace), dead_letters_stream(namespace), objects_stream(namespace)):
+    for spec in (
+        timers_stream(namespace),
+        conversations_stream(namespace),
+        dead_letters_stream(namespace),
+        objects_stream(namespace),
+    ):
         await ensure_stream(link, spec, replicas=replicas)
 
 

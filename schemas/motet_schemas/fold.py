@@ -60,7 +60,7 @@ def fold(state: Conversation, event: Event) -> Conversation:
     if state.ending is not None:
         return state
     key = str(event.subject)
-    if event.kind == "timer.fired":  # the server removes a schedule when it fires: its tick is all that shows it
+    if event.kind == "timer.fired":  # a tick may overtake the fact that its timer is set
         key = key.replace("timer.fired.", "timer.set.", 1)
     taken = key in state.pending and isinstance(event.data, Unreadable) and event.kind != "timer.fired"
     if key in state.pending:

@@ -292,7 +292,7 @@ def _headers() -> dict[str, Any]:
         CE_TIME: {"format": "date-time", "description": "When it was sent, by the writer's clock."},
         CE_SUBJECT: {"description": "The subject without namespace."},
         CONTENT_TYPE: {"const": "application/json", "description": "The body is the contract's JSON."},
-        NATS_MSG_ID: {"description": "The same as ce-id; a schedule (timer.set) must have none."},
+        NATS_MSG_ID: {"description": "The same as ce-id."},
         CAUSE: {"pattern": "^[1-9][0-9]*$", "description": "Stream sequence of the event that caused this one."},
         BODY_REFERENCE: {"const": "1", "description": "The body is a Reference: the real one is in the object store."},
         TRACEPARENT: {"description": "W3C trace context."},

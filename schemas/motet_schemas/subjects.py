@@ -42,7 +42,11 @@ KINDS: Final[dict[str, int | tuple[int, int]]] = {
 """Every kind of event and how many details follow its conversation. `handled.<consumer>` (one detail) joins them."""
 
 FAMILIES: Final = ("task", "plan", "step", "verify", "escalate", "letter", "timer", "handled")
-_RESERVED: Final = frozenset({*FAMILIES, "dead", "signal"})
+ALARM: Final = "alarm"
+"""The family of schedules that wait at the server: `alarm.<conversation>.<what>`."""
+TICK: Final = "tick"
+"""The family of schedules that have fired; the stream of conversations shows them as `timer.fired`."""
+_RESERVED: Final = frozenset({*FAMILIES, ALARM, TICK, "dead", "signal"})
 LONGEST_CONSUMER: Final = 128
 _CONSUMER: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -162,6 +166,12 @@ def _check_number(family: str, verb: str, detail: tuple[str, ...]) -> None:
             value=text,
             rule=_NUMBER.pattern,
         )
+
+
+def alarm_of(timer: Subject) -> tuple[str, str]:
+    """Return where a timer waits at the server, and where the server sends it when it fires."""
+    tail = ".".join((timer.conversation, *timer.detail))
+    return f"{ALARM}.{tail}", f"{TICK}.{tail}"
 
 
 def conversation_filter(conversation: str) -> str:

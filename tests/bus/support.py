@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 SHORT: Final = RunOptions(claim_ttl_s=1.0, ack_wait_s=1.0)
 """Claims and ack waits that a test can wait for."""
 
-MAY_REPEAT: Final = ("step.renewed", "timer.set", "timer.fired")
+MAY_REPEAT: Final = ("step.renewed", "timer.fired")
 """The kinds whose subject may hold more than one message."""
 
 

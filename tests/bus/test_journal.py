@@ -191,7 +191,7 @@ async def test_a_schedule_becomes_one_tick(orchestrator: Bus, link: Link, namesp
     assert isinstance(fired.data, TimerFired)
     assert fired.data.why == "rest"
     assert fired.time >= at - timedelta(milliseconds=100)
-    assert [event.kind for event in await orchestrator.journal.read_conversation("c1")] == ["timer.fired"]
+    assert [event.kind for event in await orchestrator.journal.read_conversation("c1")] == ["timer.set", "timer.fired"]
     assert await stored_twice(link, namespace) == []
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from motet_bus import Agent, Bus, Decision, RunOptions
 from motet_bus.conversations import Conversations
+from motet_bus.delivery import Delivery
 from motet_bus.link import Link
-from motet_bus.reconciler import Decide
+from motet_bus.reconciler import Decide, Reconciler
 from motet_schemas import (
     BusUnavailableError,
     Conversation,
@@ -21,6 +22,7 @@ from motet_schemas import (
     PlanRequested,
     Report,
     StepExpired,
+    TaskCancel,
     TaskCancelled,
     TimerSet,
     TotalUsage,
@@ -99,8 +101,6 @@ async def test_any_number_of_orchestrators_decide_once(
         running(agents[2], nats_url, namespace),
     ):
         await asyncio.gather(*(submit(client, name) for name in names))
-        from motet_schemas import TaskCancel
-
         cancels = [
             Fact(build("task.cancel", name, f"by{number}"), TaskCancel()) for name in names for number in range(4)
         ]
@@ -214,28 +214,43 @@ async def test_a_decider_that_breaks_goes_to_the_dead_letters_and_blocks_no_othe
     assert letter.failure.type == "ZeroDivisionError"
 
 
-async def test_a_tick_that_moved_the_last_sequence_backwards_does_not_block_the_next_decision(
+async def test_a_timer_alone_is_recorded_before_it_is_set_and_rings_once(
     nats_url: str, namespace: Namespace, client: Bus, link: Link
 ) -> None:
-    """The newest fact is a schedule; when it fires it is purged, and the cached state is ahead of the stream."""
+    """Two orchestrators may want different times: only the one whose decision was recorded sets the alarm."""
     ticks: list[str] = []
 
     def decide(state: Conversation) -> Decision:
         assert state.now is not None
         if not state.alarms:
             at = datetime.now(UTC) + timedelta(seconds=0.3)
-            return Decision((request(state, 1), Fact(build("timer.set", state.id, "look"), TimerSet(at=at))))
-        if state.alarms["look"].fired and 2 not in state.revisions:
+            return Decision((Fact(build("timer.set", state.id, "look"), TimerSet(at=at)),))
+        if state.alarms["look"].fired and 1 not in state.revisions:
             ticks.append(state.id)
-            return Decision((request(state, 2),))
+            return Decision((request(state, 1),))
         return Decision()
 
     await submit(client, "c1")
     async with running(orchestrator(decide), nats_url, namespace):
-        await eventually(lambda: client.journal.read_last("plan.requested.c1.2"))
+        await eventually(lambda: client.journal.read_last("plan.requested.c1.1"))
     assert ticks == ["c1"]
-    found = await kinds(client, "c1")
-    assert found == ["task.submitted", "handled", "plan.requested", "timer.fired", "plan.requested"]
+    assert await kinds(client, "c1") == ["task.submitted", "handled", "timer.set", "timer.fired", "plan.requested"]
+
+
+async def test_a_conversation_that_somebody_purged_is_read_again_from_the_start(
+    nats_url: str, namespace: Namespace, client: Bus, link: Link
+) -> None:
+    """What the orchestrator knows is ahead of the stream, so that its decision is refused although nothing came."""
+    await submit(client, "c1")
+    await client.journal.append(Fact(build("task.cancel", "c1", "me"), TaskCancel(requested_by="me")))
+    async with bus_as(nats_url, namespace, "orchestrator") as bus:
+        known = await bus.conversations.load("c1")
+        await link.api(f"STREAM.PURGE.{namespace.stream('CONVERSATIONS')}", {"filter": namespace.wire("task.cancel.>")})
+        [event] = await bus.journal.read_conversation("c1")
+        assert event.seq < known.last_seq
+        delivery = Delivery(bus.link, str(event.subject), {}, b"", f"$JS.ACK.stream.orchestrator.1.{event.seq}.1.1.0")
+        await Reconciler(bus, requests(1, 1), consumer="orchestrator").handle(event, delivery)
+    assert await kinds(client, "c1") == ["task.submitted", "plan.requested"]
 
 
 @pytest.mark.parametrize("subject", ["task.nonsense.c1.x", "plan.nonsense.c1.1", "handled.orchestrator.c1.1"])

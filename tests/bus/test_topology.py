@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from motet_bus.answers import ServerRefusedError
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_bus.topology import (
@@ -143,14 +144,37 @@ async def test_a_consumer_needs_its_stream(link: Link, namespace: Namespace) -> 
 
 async def test_a_schedule_ticks_on_the_conversations_stream(link: Link, namespace: Namespace) -> None:
     await apply_streams(link, namespace)
-    fired = namespace.wire("timer.fired.c1.retry")
-    headers = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": fired}
-    await link.publish_stored(namespace.wire("timer.set.c1.retry"), b"{}", headers)
+    headers = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": namespace.wire("tick.c1.retry")}
+    await link.publish_stored(namespace.wire("alarm.c1.retry"), b"{}", headers)
+    stream, fired = namespace.stream("CONVERSATIONS"), namespace.wire("timer.fired.c1.retry")
 
     async def ticked() -> bool:
-        return await link.read_last_for(namespace.stream("CONVERSATIONS"), fired) is not None
+        return await link.read_last_for(stream, fired) is not None
 
     await until(ticked)
-    tick = await link.read_last_for(namespace.stream("CONVERSATIONS"), fired)
+    tick = await link.read_last_for(stream, fired)
     assert tick is not None
-    assert tick.headers["Nats-Scheduler"] == namespace.wire("timer.set.c1.retry")
+    assert tick.headers["Nats-Scheduler"] == namespace.wire("alarm.c1.retry")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "verify.passed.c1.s1.1"},
+        {"Nats-Rollup": "all"},
+        {"Nats-Rollup": "sub"},
+        {"Nats-TTL": "1s"},
+        {"Nats-Stream-Source": "TIMERS 1 tick.> timer.fired.> tick.c1.budget.1"},
+    ],
+    ids=lambda header: next(iter(header)),
+)
+async def test_a_writer_of_facts_can_neither_forge_nor_erase_others(
+    link: Link, namespace: Namespace, header: dict[str, str]
+) -> None:
+    await apply_streams(link, namespace)
+    await link.publish_stored(namespace.wire("task.submitted.c1.demo"), b"{}", {})
+    with pytest.raises((ServerRefusedError, BusUnsuitableError)):
+        await link.publish_stored(namespace.wire("step.executed.c1.s1.1"), b"{}", header)
+    with pytest.raises(ServerRefusedError):
+        await link.api(f"STREAM.MSG.DELETE.{namespace.stream('CONVERSATIONS')}", {"seq": 1})
+    assert len(await link.read_batch(namespace.stream("CONVERSATIONS"), namespace.wire("*.*.c1.>"))) == 1

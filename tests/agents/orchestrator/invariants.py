@@ -12,7 +12,7 @@ from motet_schemas.subjects import handled
 from tests.agents.orchestrator.memory_stream import MemoryStream
 
 ENDS = ("task.completed", "task.failed", "task.cancelled")
-_REPEATED = ("step.renewed", "timer.fired", "timer.set")
+_REPEATED = ("step.renewed", "timer.fired")
 
 
 def check_state(state: Conversation) -> None:

@@ -29,7 +29,6 @@ class Schedule:
     """A message that the server will send."""
 
     at: datetime
-    seq: int
     target: Subject
     body: bytes
 
@@ -42,7 +41,6 @@ class MemoryStream:
         self.now = START
         self.messages: dict[int, Stored] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.removed: set[str] = set()
         self.listeners: list[Callable[[Stored], None]] = []
         self._next_seq = 1
         self._known = Conversation(id=conversation)
@@ -57,7 +55,7 @@ class MemoryStream:
         if isinstance(fact.data, TimerSet):
             at = fact.data.at.replace(microsecond=fact.data.at.microsecond // 1000 * 1000)
             target = build("timer.fired", self.conversation, *fact.subject.detail)
-            self.schedules[str(fact.subject)] = Schedule(max(at, self.now), seq, target, body)
+            self.schedules[str(fact.subject)] = Schedule(max(at, self.now), target, body)
         return seq
 
     def write(self, subject: Subject, body: bytes, *, by: str = "outsider") -> int:
@@ -103,14 +101,12 @@ class MemoryStream:
         return min((schedule.at for schedule in self.schedules.values()), default=None)
 
     def advance(self, by: timedelta) -> None:
-        """Let time pass; schedules fire on the way: the server removes them and stores their ticks."""
+        """Let time pass; schedules fire on the way: the server stores their ticks."""
         until = self.now + by
         while (due := self.next_due()) is not None and due <= until:
             name = min(self.schedules, key=lambda one: self.schedules[one].at)
             schedule = self.schedules.pop(name)
             self.now = max(self.now, schedule.at)
-            self.messages.pop(schedule.seq, None)
-            self.removed.add(name)
             self._store(schedule.target, {}, schedule.body, "server")
         self.now = max(self.now, until)
 
