@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, cast
 
 import structlog
 
+from motet_bus.forge import Forge, Started
 from motet_bus.parent_watch import HANDSHAKE, tethered
 
 log = structlog.get_logger(__name__)
@@ -24,18 +26,21 @@ Sink = Callable[[OutputStream, str], None]
 _MAX_LINE_BYTES = 64 * 1024
 _TAIL_LINES = 20
 _DRAIN_S = 0.5
+FORKABLE = (sys.executable, "-P", "-m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """What to run: `name` (for people and for the log file), the command, and its whole environment.
 
-    `env` None means that the child inherits the environment of this process.
+    `env` None means that the child inherits the environment of this process. A command of the form `python -P -m MODULE
+    …` whose module has a `main() -> int` may be forked from a forge that has imported `imports`.
     """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] | None = None
+    imports: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Ready:
 class ChildProcess:
     """A started process in its own session and process group; `end` leaves nothing of it behind."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stdin: int, outputs: tuple[int, int], sink: Sink) -> None:
+    def __init__(self, process: Started, stdin: int, outputs: tuple[int, int], sink: Sink) -> None:
         self.ready: asyncio.Future[Ready | None] = asyncio.get_running_loop().create_future()
         self.stderr_tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process
@@ -67,8 +72,11 @@ class ChildProcess:
         self._reaper = asyncio.create_task(self._reap())
 
     @classmethod
-    async def spawn(cls, spec: ProcessSpec, sink: Sink) -> ChildProcess:
-        """Start it. OSError when the command cannot be run (on Linux that is exit status 127 instead)."""
+    async def spawn(cls, spec: ProcessSpec, sink: Sink, forge: Forge | None = None) -> ChildProcess:
+        """Start it, by a fork of the forge where that can be.
+
+        OSError when the command cannot be run (on Linux that is exit status 127 instead).
+        """
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             stdin_read, stdin_write = _pipe(reads=theirs, writes=ours)
             stdout_read, stdout_write = _pipe(reads=ours, writes=theirs)
@@ -76,14 +84,7 @@ class ChildProcess:
             os.write(stdin_write, HANDSHAKE)
             # Our own pipes, not asyncio's: before Python 3.12.4 its wait() also waits until every grandchild that
             # inherited the pipes is gone.
-            process = await asyncio.create_subprocess_exec(
-                *tethered(spec.argv),
-                stdin=stdin_read,
-                stdout=stdout_write,
-                stderr=stderr_write,
-                env=None if spec.env is None else dict(spec.env),
-                start_new_session=True,
-            )
+            process = await _start(spec, forge, (stdin_read, stdout_write, stderr_write))
             ours.pop_all()
         return cls(process, stdin_write, (stdout_read, stderr_read), sink)
 
@@ -161,6 +162,26 @@ class ChildProcess:
         if not pump.cancelled() and (error := pump.exception()) is not None:
             self._broken = error
             self._kill_group()
+
+
+async def _start(spec: ProcessSpec, forge: Forge | None, files: tuple[int, int, int]) -> Started:
+    if forge is not None and forge.open and tuple(spec.argv[:3]) == FORKABLE:
+        env = os.environ if spec.env is None else spec.env
+        try:
+            return await forge.spawn(
+                spec.argv[3], spec.argv[4:], name=spec.name, env=env, imports=spec.imports, files=files
+            )
+        except OSError as error:
+            log.warning("forge.not_used", child=spec.name, error=str(error))
+    stdin, stdout, stderr = files
+    return await asyncio.create_subprocess_exec(
+        *tethered(spec.argv),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=None if spec.env is None else dict(spec.env),
+        start_new_session=True,
+    )
 
 
 def parse_ready(line: str) -> Ready | None:

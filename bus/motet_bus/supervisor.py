@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import structlog
 
 from motet_bus.child_process import ChildProcess, OutputStream, ProcessSpec, Ready
+from motet_bus.forge import Forge
 from motet_bus.output_log import OutputLog
 from motet_bus.restart_policy import CANNOT_EXECUTE, HOPELESS, Death, RestartHistory, RestartPolicy, describe_status
 from motet_schemas.errors import InvalidInputError, MotetError
@@ -95,8 +96,10 @@ class Supervisor:
         policy: RestartPolicy | None = None,
         ready_timeout_s: float = 30.0,
         stop_timeout_s: float = 10.0,
+        forge: Forge | None = None,
     ) -> None:
         self._log_dir = log_dir
+        self._forge = forge
         self._on_output = on_output
         self._on_change = on_change
         self._policy = policy or RestartPolicy()
@@ -202,7 +205,9 @@ class Supervisor:
         """Start the child and stay with it until it is dead."""
         clock = asyncio.get_running_loop().time
         try:
-            process = await ChildProcess.spawn(slot.spec, lambda stream, line: self._output(slot, stream, line))
+            process = await ChildProcess.spawn(
+                slot.spec, lambda stream, line: self._output(slot, stream, line), self._forge
+            )
         except OSError as error:
             return Death(clock(), CANNOT_EXECUTE, None), (f"cannot run {slot.spec.argv[0]}: {error}",)
         ready_at: float | None = None

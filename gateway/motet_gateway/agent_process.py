@@ -115,7 +115,7 @@ def print_ready(card: AgentCard) -> None:
 
 def main() -> int:
     """Run the agent named on the command line; the exit status."""
-    _import_structlog_without_colours()
+    import_structlog_without_colours()
     from motet_gateway import exits
     from motet_gateway.config import settings_from
     from motet_observability import set_up_logs
@@ -139,7 +139,7 @@ def main() -> int:
     return exits.COMPLETED
 
 
-def _import_structlog_without_colours() -> None:
+def import_structlog_without_colours() -> None:
     """Keep structlog from importing rich for colours that no log file shows: that is a seventh of the time to start."""
     if "structlog" in sys.modules or "rich" in sys.modules:
         return

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from motet_bus import Client, Role, Submission, open_client
 from motet_bus.embedded import EmbeddedServer
+from motet_bus.forge import Forge
 from motet_bus.supervisor import Child, ProcessSpec, Supervisor
 from motet_gateway.config import Settings
 from motet_gateway.documents import is_over
@@ -86,7 +87,7 @@ async def with_crew(
     if place.served:
         await work(None)
         return
-    async with Supervisor(log_dir=_log_directory(place.store)) as supervisor:
+    async with _forge() as forge, Supervisor(log_dir=_log_directory(place.store), forge=forge) as supervisor:
         crew = Crew(supervisor, asyncio.create_task(supervisor.start(_agents(settings, place, executors))))
         chores = [crew.stay(), work(crew)]
         if place.embedded is not None:
@@ -96,6 +97,17 @@ async def with_crew(
         finally:
             crew.starting.cancel()
             await asyncio.gather(crew.starting, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _forge() -> AsyncGenerator[Forge]:
+    """The process that the agents are forked from: what they need is imported once."""
+    forge = Forge(["motet_gateway.agent_imports"])
+    await forge.start()
+    try:
+        yield forge
+    finally:
+        await forge.close()
 
 
 def _log_directory(store: Path) -> Path:
@@ -122,7 +134,7 @@ def _agents(settings: Settings, place: Place, executors: int) -> list[ProcessSpe
         name = role if roles.count(role) == 1 else f"{role}-{counted[role]}"
         # -P: a file of the working directory called `random.py` must not stand in for Python's own.
         argv = [sys.executable, "-P", "-m", "motet_gateway.agent_process", f"motet_agents.{role}:agent"]
-        specs.append(ProcessSpec(name=name, argv=argv, env=environment))
+        specs.append(ProcessSpec(name=name, argv=argv, env=environment, imports=[f"motet_agents.{role}"]))
     return specs
 
 

@@ -224,12 +224,17 @@ def test_an_interrupted_run_goes_on_with_watch(motet: Motet) -> None:
 def test_a_hopeless_agent_ends_the_run_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if 'motet_agents.verifier:agent' in sys.orig_argv:\n"
-        "    sys.stderr.write('no verifier today\\n')\n"
-        "    sys.stderr.flush()\n"
-        "    os._exit(2)\n"
+        "class NoVerifier:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'motet_agents.verifier':\n"
+        "            sys.stderr.write('no verifier today\\n')\n"
+        "            sys.stderr.flush()\n"
+        "            if 'motet_agents.verifier:agent' in sys.argv:\n"
+        "                os._exit(2)\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, NoVerifier)\n"
     )
-    motet = Motet(tmp_path, PYTHONPATH=str(tmp_path))
+    motet = Motet(tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     done = motet("run", EXAMPLES / "clean" / "task.yaml", "--json")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
