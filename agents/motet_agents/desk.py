@@ -10,11 +10,13 @@ from motet_schemas import (
     ConflictError,
     Conversation,
     EscalateAnswered,
+    EscalateTimedOut,
     Fact,
     HumanAnswer,
     InvalidInputError,
     Question,
     TaskSubmitted,
+    fold_all,
 )
 from motet_schemas.standing import open_questions
 from motet_schemas.subjects import build
@@ -68,7 +70,10 @@ async def answer(client: Client, conversation: str, number: int | None, given: H
     subject = build("escalate.answered", conversation, question.number)
     fact = Fact(subject, EscalateAnswered(**dict(given)))
     try:
-        await client.journal.append(fact, fence=Fence(last.seq, filter_), cause=last.seq)
+        seq = await client.journal.append(fact, fence=Fence(last.seq, filter_), cause=last.seq)
+        events = await client.journal.read_conversation(conversation, at_least=seq)
+        if isinstance(fold_all(conversation, events).questions[question.number].answer, EscalateTimedOut):
+            raise ConflictError("it was decided before, and was about to be said")
     except ConflictError:
         raise ConflictError(
             f"question {question.number} of {conversation} was answered, or timed out, a moment ago; "

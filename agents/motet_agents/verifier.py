@@ -5,7 +5,6 @@ from __future__ import annotations
 from motet_agents.gates import run_gates
 from motet_agents.qa.preload import preload
 from motet_bus import Agent, Context
-from motet_bus.outcome import is_text
 from motet_schemas import (
     Manifest,
     PermanentError,
@@ -48,6 +47,5 @@ async def verify(event: StepExecuted, context: Context) -> None:
 
 async def _materialized(manifest: Manifest, context: Context) -> Manifest:
     """Return the manifest with its referenced texts among its inputs."""
-    texts = {name: reference for name, reference in manifest.references.items() if is_text(reference)}
-    fetched = {name: (await context.fetch(reference)).decode() for name, reference in texts.items()}
+    fetched = await context.fetch_texts(manifest.references)
     return manifest.evolve(inputs={**manifest.inputs, **fetched})

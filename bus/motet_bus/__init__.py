@@ -10,7 +10,7 @@ from motet_bus.outcome import Outcome, Step
 from motet_bus.presence import AgentCard, ConsumerCard
 from motet_bus.reconciler import Decision
 from motet_bus.runtime import run_agent
-from motet_bus.tracing import root_span_id, trace_id
+from motet_bus.trace_context import root_span_id, trace_id
 
 __all__ = [
     "GRANTS",

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from motet_bus.asking import Document
 from motet_bus.bus import Bus
 from motet_bus.claims import DEFAULT_TTL_S
 from motet_bus.consumer import Consumer, ConsumerSettings
@@ -68,6 +69,7 @@ class Agent:
         self.name = check_token(name, "name")
         self.role: Role = role
         self.registrations: list[Registration] = []
+        self.document: Document | None = None
 
     def step(self, capability: str, *, concurrency: int = 1) -> Callable[[StepFunction], StepFunction]:
         """Serve `capability`: the decorated coroutine function gets a `Step` and returns an `Outcome`.
@@ -78,7 +80,7 @@ class Agent:
         """
         _check_concurrency(concurrency)
         filters = (capability_filter(capability),)
-        durable = _consumer_name(f"step-{capability}")
+        durable = step_consumer(capability)
 
         def register(function: StepFunction) -> StepFunction:
             _check_handler(function, ("step",), {"step": Step, "return": Outcome})
@@ -132,6 +134,10 @@ class Agent:
 
         self._register(durable, filters, concurrency=concurrency, batch=concurrency, build=build)
 
+    def shows(self, document: Document) -> None:
+        """Answer those who may not read the stream, and ask how a conversation stands; for the orchestrator."""
+        self.document = document
+
     def _register(
         self,
         durable: str,
@@ -156,6 +162,11 @@ class Agent:
                 build=build,
             )
         )
+
+
+def step_consumer(capability: str) -> str:
+    """Return the durable consumer of all who serve `capability`. Raises `InvalidInputError` for an unsafe name."""
+    return _consumer_name(f"step-{capability}")
 
 
 def _consumer_name(name: str) -> str:

@@ -17,11 +17,15 @@ from motet_schemas.errors import (
     NotFoundError,
 )
 
-_WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
+_WRONG_LAST_SEQUENCE: Final = 10071
+_UNDECIDED: Final = frozenset({10158, 10164})
 _NO_JETSTREAM: Final = frozenset({10039, 10076})
 _NOT_FOUND: Final = frozenset({10014, 10037, 10059})
 _TOO_LARGE: Final = 10054
 _STORAGE_FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})
+_TOO_FEW_NODES: Final = 10005
+_ONE_NODE: Final = 10074
+_NO_LEADER: Final = frozenset({10009, 10041, 10118, 10119})
 _WRONG_STREAM_SETTINGS: Final = frozenset({10052, 10065, 10188, 10212})
 
 NAME_IN_USE: Final = frozenset({10013, 10058, 10105, 10148})
@@ -42,6 +46,12 @@ class ServerRefusedError(MotetError):
     def __init__(self, message: str, *, err_code: int = 0) -> None:
         super().__init__(message)
         self.err_code = err_code
+
+
+class UndecidedError(BusUnavailableError):
+    """A message under the same fence or id is on its way to the replicas and may yet fail: ask again."""
+
+    code: ClassVar[str] = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ def json_object(body: bytes, source: str) -> dict[str, Any]:
     """Parse an answer that must be a JSON object. Raises `BusUnavailableError` for anything else."""
     try:
         parsed: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
         raise BusUnavailableError(f"{source} answered something that is not a JSON object: {body[:120]!r}")
@@ -115,8 +125,8 @@ def read_puback(reply: Reply, subject: str) -> PubAck:
 def read_stored(reply: Reply) -> StoredMessage | None:
     """Return the stored message that a direct get answered with, None when the answer is a bare status.
 
-    The server appends its own headers behind the stored ones and the last of a name counts, so that a stored message
-    cannot lie about its subject or sequence.
+    Raises `BusUnavailableError` for numbers or a time that are none. The server appends its own headers behind the
+    stored ones and the last of a name counts, so that a stored message cannot lie about its subject or sequence.
     """
     headers = reply.headers
     subject, seq, stamp = headers.get("Nats-Subject"), headers.get("Nats-Sequence"), headers.get("Nats-Time-Stamp")
@@ -124,7 +134,10 @@ def read_stored(reply: Reply) -> StoredMessage | None:
         return None
     own = {name: value for name, value in headers.items() if name not in _DIRECT_HEADERS}
     left = headers.get("Nats-Num-Pending", "0")
-    return StoredMessage(subject, own, reply.body, int(seq), server_time(stamp), int(left))
+    try:
+        return StoredMessage(subject, own, reply.body, int(seq), server_time(stamp), int(left))
+    except (ValueError, OverflowError) as error:
+        raise BusUnavailableError(f"a read was answered with what is no stored message: {error}") from error
 
 
 _DIRECT_HEADERS: Final = frozenset(
@@ -142,7 +155,9 @@ def raise_server_error(error: object, act: str) -> NoReturn:
     details = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
     code, err_code = _whole(details.get("code")), _whole(details.get("err_code"))
     text = f"{act}: {details.get('description', error)} (NATS error {err_code})"
-    if err_code in _WRONG_LAST_SEQUENCE:
+    if err_code in _UNDECIDED:
+        raise UndecidedError(text)
+    if err_code == _WRONG_LAST_SEQUENCE:
         last = str(details.get("description", "")).rpartition(": ")[2]
         raise ConflictError(text, last_sequence=int(last) if last.isdecimal() else None)
     if err_code in _NOT_FOUND:
@@ -155,7 +170,11 @@ def raise_server_error(error: object, act: str) -> NoReturn:
         raise BusUnavailableError(f"{text}; the server has no room to store more: free disk space or raise its limits")
     if err_code in _WRONG_STREAM_SETTINGS:
         raise BusUnsuitableError(text)
-    if code == 503:
+    if err_code == _ONE_NODE:
+        raise BusUnsuitableError(f"{text}; this server is no cluster: set replicas (MOTET_REPLICAS) to 1")
+    if err_code == _TOO_FEW_NODES:
+        raise BusUnavailableError(f"{text}; start the other nodes of the cluster, or ask for fewer replicas")
+    if code == 503 or err_code in _NO_LEADER:
         raise BusUnavailableError(text)
     raise ServerRefusedError(text, err_code=err_code)
 

@@ -6,9 +6,11 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from motet_bus.connect import ConnectOptions, connect
 from motet_bus.conversations import Conversations
+from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.ended import EndedConversations
 from motet_bus.grants import Role
 from motet_bus.journal import Journal
@@ -16,6 +18,9 @@ from motet_bus.link import Link
 from motet_bus.objects import Objects
 from motet_bus.topology import OBJECTS, apply_streams
 from motet_schemas import Namespace
+
+TRACE_HOPS: Final = "trace_hops"
+"""The setting of a process that gives each fact it records a PRODUCER span, not only those that come in by a door."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Bus:
     name: str
     instance: str
     settings: Mapping[str, str]
+    replicated: bool = False
+    """Whether several nodes keep the stream of conversations: then a fence does not see what is on its way to them."""
 
 
 @asynccontextmanager
@@ -42,19 +49,21 @@ async def open_bus(
     name: str,
     namespace: str = "",
     settings: Mapping[str, str] | None = None,
-    replicas: int = 1,
+    crash: CrashPoint = no_crash,
 ) -> AsyncGenerator[Bus]:
-    """Connect as `name` in `role`, create the streams that are missing, and close at the end.
+    """Connect as `name` in `role`, create the streams that are missing, and close at the end. `crash` is for tests.
 
     Raises what `connect` and `apply_streams` raise.
     """
     space = Namespace(namespace)
     link = await connect(options)
     try:
-        await apply_streams(link, space, replicas=replicas)
-        objects = Objects(link, space.bucket(OBJECTS))
+        copies = await apply_streams(link, space, replicas=options.replicas)
+        replicated = max(copies, options.replicas) > 1
+        objects = Objects(link, space.bucket(OBJECTS), replicated=replicated)
         instance = f"{name}-{secrets.token_hex(4)}"
-        journal = Journal(link, space, objects, role=role, instance=instance)
+        every_hop = TRACE_HOPS in (settings or {})
+        journal = Journal(link, space, objects, role=role, instance=instance, every_hop=every_hop, crash=crash)
         conversations = Conversations(journal)
         ended = EndedConversations(link, space, conversations)
         await ended.listen()
@@ -69,6 +78,7 @@ async def open_bus(
             name=name,
             instance=instance,
             settings=settings or {},
+            replicated=replicated,
         )
     finally:
         await link.close()

@@ -57,6 +57,8 @@ class ChildProcess:
 
     def __init__(self, process: Started, stdin: int, outputs: tuple[int, int], sink: Sink) -> None:
         self.ready: asyncio.Future[Ready | None] = asyncio.get_running_loop().create_future()
+        self.draining = False
+        """Whether it said that it was told to leave: it prints `{"draining": true}`."""
         self.stderr_tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process
         self._stdin = stdin
@@ -156,6 +158,9 @@ class ChildProcess:
         elif not self.ready.done() and (ready := parse_ready(text)) is not None:
             self.ready.set_result(ready)
             return
+        elif _fields(text).get("draining") is True:
+            self.draining = True
+            return
         self._sink(stream, text)
 
     def _pump_ended(self, pump: asyncio.Task[None]) -> None:
@@ -186,19 +191,22 @@ async def _start(spec: ProcessSpec, forge: Forge | None, files: tuple[int, int, 
 
 def parse_ready(line: str) -> Ready | None:
     """The ready line's content; None for any other line."""
-    if not line.startswith("{"):
-        return None
-    try:
-        parsed: Any = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(parsed, dict):
-        return None
-    fields = cast("dict[str, object]", parsed)
+    fields = _fields(line)
     role, pid, instance = fields.get("role"), fields.get("pid"), fields.get("instance")
     if fields.get("ready") is True and isinstance(role, str) and isinstance(pid, int) and isinstance(instance, str):
         return Ready(role, pid, instance)
     return None
+
+
+def _fields(line: str) -> dict[str, object]:
+    """Return the JSON object that a line is; an empty one for any other line."""
+    if not line.startswith("{"):
+        return {}
+    try:
+        parsed: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
 
 
 def _pipe(*, reads: contextlib.ExitStack, writes: contextlib.ExitStack) -> tuple[int, int]:

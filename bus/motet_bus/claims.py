@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from motet_bus import metrics
 from motet_bus.consumer import HandBackError
 from motet_bus.fences import attempt_fence
 from motet_bus.journal import Journal
@@ -60,9 +61,9 @@ class HeldClaim:
         for _ in range(_RECORD_TRIES):
             try:
                 seq = await journal.append(fact, fence=attempt_fence(subject, last), cause=ready.seq)
-            except ConflictError:
+            except ConflictError as refusal:
                 # A renewal of no claim is an outsider's: it owns nothing and keeps nobody out.
-                events = await journal.read_attempt(subject)
+                events = await journal.read_attempt(subject, at_least=refusal.last_sequence or 0)
                 if not events or attempt_of(subject, events) is not None:
                     raise
                 last = events[-1].seq
@@ -101,15 +102,15 @@ class HeldClaim:
                 self._last_seq = await self._journal.append(
                     fact, fence=fence, cause=self._last_seq, patience_s=patience_s
                 )
-            except ConflictError:
-                await self._still_mine()
+            except ConflictError as refusal:
+                await self._still_mine(refusal.last_sequence or 0)
             else:
                 return self._last_seq
         raise BusUnavailableError(f"{fact.subject}: others keep writing to this attempt; try again")
 
-    async def _still_mine(self) -> None:
+    async def _still_mine(self, at_least: int) -> None:
         """Read the attempt again: go on behind what outsiders wrote, raise `ClaimLostError` when it is over."""
-        events = await self._journal.read_attempt(self._subject)
+        events = await self._journal.read_attempt(self._subject, at_least=at_least)
         attempt = attempt_of(self._subject, events)
         if attempt is None or attempt.ended or attempt.claim is None or attempt.claim.nonce != self._nonce:
             raise ClaimLostError(f"{self._subject}: the claim was taken away, its work does not count")
@@ -148,4 +149,5 @@ async def yield_to_owner(journal: Journal, ready: Event) -> None:
         await journal.append(Fact(subject, lost), fence=attempt_fence(subject, events[-1].seq), cause=ready.seq)
     except ConflictError:
         raise HandBackError(_SHORTLY_S) from None
+    metrics.claim(ready.subject.detail[-1], "expired")
     log.warning("claim.expired", subject=str(subject), owner=lost.owner)

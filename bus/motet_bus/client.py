@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from motet_bus.answers import Message
+from motet_bus.archives import with_archived
 from motet_bus.bus import Bus, open_bus
 from motet_bus.connect import ConnectOptions
 from motet_bus.grants import Role
@@ -26,6 +28,7 @@ from motet_schemas import (
     NotFoundError,
     Reference,
     Task,
+    TaskArchived,
     TaskCancel,
     TaskSubmitted,
     check_token,
@@ -51,7 +54,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One conversation in a line. `status` is running, waiting, completed, failed or cancelled."""
+    """One conversation in a line. `status` is running, waiting, completed, failed or cancelled.
+
+    `archived` says that most of its facts have left the stream.
+    """
 
     conversation: str
     kind: str
@@ -60,6 +66,7 @@ class Summary:
     status: str
     verdict: str | None
     questions: int
+    archived: bool = False
 
 
 class Client:
@@ -92,8 +99,9 @@ class Client:
         fact = Fact(subject, TaskSubmitted.model_validate(dict(task), strict=False, context=_ANY))
         try:
             seq = await self._bus.journal.append(fact)
-        except ConflictError:
-            first = await self._bus.journal.read_last(f"task.submitted.{conversation}.*")
+        except ConflictError as refusal:
+            said = await self._bus.journal.read_kind(f"task.*.{conversation}.>", at_least=refusal.last_sequence or 0)
+            first = next((event for event in said if event.kind == "task.submitted"), None)
             if first is not None and isinstance(first.data, TaskSubmitted) and _same(first.data, task):
                 return Submission(conversation=conversation, seq=first.seq, created=False)
             if first is None:
@@ -108,7 +116,7 @@ class Client:
 
     async def cancel(self, conversation: str, *, by: str, reason: str = "") -> None:
         """Ask for a stop. Raises `NotFoundError` for an unknown conversation, `ConflictError` for an ended one."""
-        state = await self.load(conversation)
+        state = fold_all(conversation, await self._recorded(conversation))
         if state.ending is not None:
             raise ConflictError(f"conversation {conversation} has ended already: {state.ending.status}")
         request = TaskCancel(requested_by=by, reason=reason)
@@ -118,11 +126,19 @@ class Client:
             return  # the same person asked before
 
     async def load(self, conversation: str) -> Conversation:
-        """Return the conversation as recorded. Raises `NotFoundError` when nothing is."""
+        """Return the conversation as recorded. Raises what `events` raises."""
         return fold_all(conversation, await self.events(conversation))
 
-    async def events(self, conversation: str) -> list[Event]:
-        """Return the recorded facts in order. Raises `NotFoundError` when there are none."""
+    async def events(self, conversation: str, archive: Path | None = None) -> list[Event]:
+        """Return the recorded facts in order, those that were archived among them.
+
+        `archive` is a folder with archives; by default they are looked for where they were put. Raises `NotFoundError`
+        when nothing is recorded, `ArchiveError` when an archive cannot be read.
+        """
+        return await with_archived(self._bus, conversation, await self._recorded(conversation), archive)
+
+    async def _recorded(self, conversation: str) -> list[Event]:
+        """Return the facts that are in the stream. Raises `NotFoundError` when there are none."""
         events = await self._bus.journal.read_conversation(check_token(conversation, "conversation"))
         if not events:
             raise NotFoundError(f"no conversation {conversation!r} here; `motet list` shows what there is")
@@ -164,7 +180,8 @@ class Client:
             if open_questions(state):  # whether they still matter depends on all that is recorded
                 state = await self._bus.conversations.load(conversation)
             if state.submitted_at is not None:
-                summaries.append(_summary(state, state.submitted_at))
+                archived = any(isinstance(fact.data, TaskArchived) for fact in facts)
+                summaries.append(_summary(state, state.submitted_at, archived=archived))
         return sorted(summaries, key=lambda one: one.submitted_at, reverse=True)
 
     async def roll_call(self, *, for_s: float = 0.5) -> list[AgentCard]:
@@ -185,7 +202,7 @@ def _same(first: Task, second: Task) -> bool:
     return one.fingerprint() == other.fingerprint()
 
 
-def _summary(state: Conversation, submitted_at: datetime) -> Summary:
+def _summary(state: Conversation, submitted_at: datetime, *, archived: bool) -> Summary:
     questions = len(open_questions(state))
     stands = status(state)
     return Summary(
@@ -196,6 +213,7 @@ def _summary(state: Conversation, submitted_at: datetime) -> Summary:
         status=stands,
         verdict=state.ending.report.verdict if state.ending else "needs_human" if stands == "waiting" else None,
         questions=questions,
+        archived=archived and state.ending is not None,
     )
 
 

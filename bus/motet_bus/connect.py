@@ -61,7 +61,7 @@ async def _attempt(
 ) -> Link:
     """Connect once. nats-py would try for ever; the first error it reports ends this attempt."""
     client = WireClient(require_tls=target.tls)
-    link = Link(client, inbox_prefix=options.inbox_prefix, on_error=on_error)
+    link = Link(client, inbox_prefix=options.inbox_prefix, api_prefix=options.api_prefix, on_error=on_error)
     first_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def report(error: Exception) -> None:
@@ -136,7 +136,7 @@ def _meaning(error: BaseException, target: Target) -> BaseException:
     if isinstance(error, nats.errors.AuthorizationError) or "authorization" in text or "authentication" in text:
         return NotAllowedError(
             f"the server at {target.shown} refused the credentials; check user and password, token, or the "
-            "credentials file"
+            "credentials or nkey file"
         )
     if isinstance(error, nats.errors.SecureConnWantedError):
         return BusUnsuitableError(

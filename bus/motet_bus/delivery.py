@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
+
+from motet_bus.answers import StoredMessage
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORT_FORM: Final = 9
@@ -20,6 +24,15 @@ class Publisher(Protocol):
     ) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An operator's retry of a dead letter: its stream sequence, and what is known of the tries before it."""
+
+    sequence: int
+    tries: int = 1
+    first_failed_at: datetime | None = None
+
+
 class Delivery:
     """One delivered message. It may be delivered again: `deliveries` counts from 1.
 
@@ -29,7 +42,7 @@ class Delivery:
 
     __slots__ = (
         "_publisher", "_reply", "_time_ns", "body", "consumer", "consumer_seq", "deliveries", "headers", "pending",
-        "stream", "stream_seq", "subject",
+        "retry", "stream", "stream_seq", "subject",
     )  # fmt: skip
 
     def __init__(self, publisher: Publisher, subject: str, headers: Mapping[str, str], body: bytes, reply: str) -> None:
@@ -44,8 +57,28 @@ class Delivery:
         self.subject = subject
         self.headers = headers
         self.body = body
+        self.retry: Retry | None = None
         self._publisher = publisher
         self._reply = reply
+
+    def standing_for(self, message: StoredMessage, retry: Retry) -> Delivery:
+        """Return this delivery as if `message` had been delivered: what is told the server is about this one."""
+        other = copy.copy(self)
+        other.subject, other.headers, other.body = message.subject, message.headers, message.body
+        other.stream_seq = message.seq
+        other._time_ns = (message.time - _EPOCH) // timedelta(microseconds=1) * 1000
+        other.retry = retry
+        return other
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody can have handled the message before: it is delivered for the first time."""
+        return self.deliveries == 1 and self.retry is None
+
+    @property
+    def letter(self) -> int:
+        """The sequence after which a dead letter of it is called: the message's own, or that of its retry."""
+        return self.stream_seq if self.retry is None else self.retry.sequence
 
     @property
     def time(self) -> datetime:

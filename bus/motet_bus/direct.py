@@ -14,6 +14,7 @@ from motet_schemas.errors import BusUnavailableError, InvalidInputError
 log = structlog.get_logger(__name__)
 
 _ROUND: Final = 256
+_ROUND_BYTES: Final = 8 << 20
 _MOST_ROUNDS: Final = 4096
 _MOST_TRIES: Final = 4
 _MOST_SUBJECTS: Final = 1024
@@ -23,32 +24,53 @@ _TOO_MANY_RESULTS: Final = 413
 class Asker(Protocol):
     """What reading needs of a link."""
 
+    def api_subject(self, op: str) -> str: ...
+
     async def request_many(
         self, subject: str, body: bytes, *, complete: Callable[[Reply], bool], timeout_s: float
     ) -> list[Reply]: ...
 
 
 async def read_batch(
-    link: Asker, stream: str, filter_subject: str, *, start_seq: int, timeout_s: float
+    link: Asker,
+    stream: str,
+    filter_subject: str,
+    *,
+    start_seq: int,
+    timeout_s: float,
+    most: int | None = None,
+    most_bytes: int | None = None,
 ) -> list[StoredMessage]:
     """Return all messages on `filter_subject` from `start_seq` on, in order of sequence; an empty list for none.
 
-    Reads at most 256 messages a round trip, each with `timeout_s` seconds and asked four times at most. What is stored
+    With `most` it returns so many at most; when the bodies have more than `most_bytes`, it stops there. Reads at most
+    256 messages (or 8 MiB) a round trip, each with `timeout_s` seconds and asked four times at most. What is stored
     while it reads may or may not be there. Raises `BusUnavailableError` when a round stays incomplete or nothing
     answers for the stream.
     """
     messages: list[StoredMessage] = []
-    next_seq = start_seq
+    next_seq, held = start_seq, 0
     for _ in range(_MOST_ROUNDS):
-        asked = {"batch": _ROUND, "next_by_subj": filter_subject, "seq": next_seq}
-        found = await _round(link, stream, asked, timeout_s)
+        page = _ROUND if most is None else min(_ROUND, most - len(messages))
+        found = await read_page(link, stream, filter_subject, start_seq=next_seq, timeout_s=timeout_s, most=page)
         messages += found
-        if not found or found[-1].left == 0:
+        held += sum(len(message.body) for message in found)
+        if most_bytes is not None and held > most_bytes:
+            return messages
+        if not found or found[-1].left == 0 or len(messages) == most:
             return messages
         next_seq = found[-1].seq + 1
     raise BusUnavailableError(
         f"{stream}: more than {_MOST_ROUNDS * _ROUND} messages on {filter_subject}; read a narrower filter"
     )
+
+
+async def read_page(
+    link: Asker, stream: str, filter_subject: str, *, start_seq: int, timeout_s: float, most: int = _ROUND
+) -> list[StoredMessage]:
+    """Return the next 256 messages at most on `filter_subject` from `start_seq` on; an empty list for no more."""
+    asked = {"batch": most, "max_bytes": _ROUND_BYTES, "next_by_subj": filter_subject, "seq": start_seq}
+    return await _round(link, stream, asked, timeout_s)
 
 
 async def read_last(link: Asker, stream: str, subject_filters: list[str], *, timeout_s: float) -> list[StoredMessage]:
@@ -89,7 +111,7 @@ async def _patiently(
     link: Asker, stream: str, asked: dict[str, Any], complete: Callable[[Reply], bool], timeout_s: float
 ) -> list[Reply]:
     """Ask again, from the start of the round, when the connection broke or no end came."""
-    subject, body = f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode()
+    subject, body = link.api_subject(f"DIRECT.GET.{stream}"), json.dumps(asked).encode()
     for attempt in range(1, _MOST_TRIES):
         try:
             return await link.request_many(subject, body, complete=complete, timeout_s=timeout_s)

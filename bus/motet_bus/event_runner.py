@@ -8,11 +8,13 @@ from typing import Final
 
 import structlog
 
+from motet_bus import metrics
 from motet_bus.bus import Bus
 from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.delivery import Delivery
 from motet_bus.emit import emit
 from motet_bus.grants import check_grant
+from motet_bus.inputs import fetch_texts
 from motet_schemas import (
     ConflictError,
     Conversation,
@@ -20,6 +22,8 @@ from motet_schemas import (
     EventData,
     Fact,
     Handled,
+    NewerVersion,
+    NewerVersionError,
     PermanentError,
     Reference,
     StepReady,
@@ -71,8 +75,14 @@ class Context:
         return self._bus.instance
 
     async def load(self) -> Conversation:
-        """Return the conversation as recorded, at least up to this event."""
-        return await self._bus.conversations.load(self.conversation, at_least=self.seq)
+        """Return the conversation as recorded, at least up to this event.
+
+        Raises `NewerVersionError` when it holds what only a newer Motet can read: it must not be judged here.
+        """
+        state = await self._bus.conversations.load(self.conversation, at_least=self.seq)
+        if state.newer:
+            raise NewerVersionError(next(iter(state.newer.values())))
+        return state
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -83,15 +93,26 @@ class Context:
         """Return a body from the object store. Raises `NotFoundError` when it is not there."""
         return await self._bus.objects.get(reference)
 
+    async def fetch_texts(self, references: Mapping[str, Reference]) -> dict[str, str]:
+        """Return those of `references` that are text, by name.
+
+        Raises `PermanentError` for more than 64 MiB or what is not UTF-8, `NotFoundError` for what is not there.
+        """
+        return await fetch_texts(self._bus.objects, references)
+
     async def handoff(self) -> StepReady | None:
         """Return the handoff of the attempt that this event is about, None when nobody readable handed it out.
 
-        Only for `step.…` and `verify.…` events; costs one read, however long the conversation is.
+        Only for `step.…` and `verify.…` events; costs one read, however long the conversation is. Raises
+        `NewerVersionError` when a newer Motet handed it out, in a version that cannot be read here.
         """
         subject = self.subject
         filter_ = f"step.ready.{subject.conversation}.{subject.step}.{subject.number}.*"
-        offers = await self._bus.journal.read_kind(filter_)
-        return next((offer.data for offer in offers if isinstance(offer.data, StepReady)), None)
+        offers = [offer.data for offer in await self._bus.journal.read_kind(filter_)]
+        for offer in offers:
+            if isinstance(offer, NewerVersion):
+                raise NewerVersionError(offer.reason)
+        return next((offer for offer in offers if isinstance(offer, StepReady)), None)
 
     def emit(self, kind: str, *detail: str | int, data: EventData, conversation: str | None = None) -> None:
         """Have a fact recorded when the handler returns; nothing is recorded when it raises.
@@ -120,7 +141,7 @@ class EventRunner:
     async def handle(self, event: Event, delivery: Delivery) -> None:
         """Run the handler, then commit. On a redelivery what was committed is emitted, and nothing runs again."""
         record = handled(self._consumer, event.subject.conversation, event.seq)
-        if delivery.deliveries > 1 and await self._emit_recorded(record, event):
+        if not delivery.fresh and await self._emit_recorded(record, event):
             return
         context = Context(self._bus, event)
         await self._handler(event.data, context)  # type: ignore[arg-type] # unreadable data never gets here
@@ -131,11 +152,13 @@ class EventRunner:
         outputs = tuple(fact.to_output() for fact in context.facts)
         try:
             await self._bus.journal.append(Fact(record, Handled(outputs=outputs)), cause=event.seq)
-        except ConflictError:
-            if not await self._emit_recorded(record, event):
+        except ConflictError as refusal:
+            if not await self._emit_recorded(record, event, at_least=refusal.last_sequence or 0):
                 reason = f"{record}: what stands there is no record of a run, so nothing was emitted"
                 raise PermanentError(reason) from None
             return
+        for fact in context.facts:
+            metrics.recorded(fact)
         self._crash("between record and emit")
         await emit(self._bus.journal, context.facts, cause=event.seq)
 
@@ -143,16 +166,23 @@ class EventRunner:
         try:
             await self._bus.journal.append(fact, cause=event.seq)
         except ConflictError as error:
-            log.info("commit.refused", subject=str(fact.subject), reason=error.message)
+            log.debug("commit.refused", subject=str(fact.subject), reason=error.message)
+        else:
+            metrics.recorded(fact)
 
-    async def _emit_recorded(self, record: Subject, event: Event) -> bool:
+    async def _emit_recorded(self, record: Subject, event: Event, *, at_least: int = 0) -> bool:
         """Emit what an earlier run recorded; False when there is no such record."""
-        recorded = await self._bus.journal.read_last(record)
-        if recorded is None or not isinstance(recorded.data, Handled):
+        found = await self._bus.journal.read_kind(str(record), at_least=at_least)
+        recorded = found[-1].data if found else None
+        if isinstance(recorded, NewerVersion):
+            raise NewerVersionError(recorded.reason)
+        if not isinstance(recorded, Handled):
             return False
         facts: list[Fact] = []
-        for output in recorded.data.outputs:
+        for output in recorded.outputs:
             subject, data = decode_output(output)
+            if isinstance(data, NewerVersion):
+                raise NewerVersionError(data.reason)
             if isinstance(data, Unreadable):
                 raise PermanentError(f"{record}: lists what cannot be emitted: {data.reason}")
             facts.append(Fact(subject, data, id=output.id))

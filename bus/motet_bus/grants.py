@@ -6,7 +6,9 @@ from typing import Final, Literal
 
 from motet_schemas import NotAllowedError, Subject
 
-Role = Literal["orchestrator", "planner", "executor", "verifier", "desk", "client", "specialist", "operator"]
+Role = Literal[
+    "orchestrator", "planner", "executor", "verifier", "desk", "client", "outsider", "specialist", "operator"
+]
 
 _WORK: Final = frozenset({"step.claimed", "step.renewed", "step.executed", "step.expired"})
 _EVERY_AGENT: Final = frozenset({"letter.dead", "handled"})
@@ -22,7 +24,8 @@ GRANTS: Final[dict[Role, frozenset[str]]] = {
     "specialist": _EVERY_AGENT | _WORK | _ASKING,
     "desk": frozenset({"escalate.answered"}),
     "client": _ASKING,
-    "operator": frozenset({"letter.retried", "letter.discarded", "task.cancel"}),
+    "outsider": _ASKING,
+    "operator": frozenset({"letter.retried", "letter.discarded", "task.cancel", "task.archived"}),
 }
 """The kinds of events that each role may record."""
 

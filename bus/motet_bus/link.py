@@ -17,7 +17,6 @@ from typing import Any, Final
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as WireSubscription
 
 from motet_bus import direct
 from motet_bus.answers import (
@@ -31,6 +30,7 @@ from motet_bus.answers import (
     server_time,
 )
 from motet_bus.reply_inbox import ReplyInbox
+from motet_bus.subscription import Subscription
 from motet_bus.wire_client import InboxHandler, WireClient, encode_headers, raise_unsent
 from motet_schemas.errors import BusUnavailableError, InvalidInputError, NotAllowedError
 
@@ -44,26 +44,6 @@ _LONGEST_SUBJECT: Final = 2048
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
-class Subscription:
-    """A plain subscription; `unsubscribe` drops what has not been handled, `drain` handles what has come."""
-
-    def __init__(self, inner: WireSubscription) -> None:
-        self._inner = inner
-
-    async def unsubscribe(self) -> None:
-        """Stop at once. Does nothing when it has ended already."""
-        with contextlib.suppress(nats.errors.Error):
-            await self._inner.unsubscribe()
-
-    async def drain(self, *, timeout_s: float = 1.0) -> None:
-        """Take nothing new, handle what the server has sent, then end; `unsubscribe` after `timeout_s` seconds."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._inner.drain()  # type: ignore[no-untyped-call]
-        except (nats.errors.Error, TimeoutError):
-            await self.unsubscribe()
-
-
 class Link:
     """One connection to the bus; `motet_bus.connect.connect` makes it.
 
@@ -71,9 +51,12 @@ class Link:
     answer came, `NotAllowedError` when the server's permissions forbid the subject.
     """
 
-    def __init__(self, client: WireClient, *, inbox_prefix: str, on_error: ErrorCallback | None = None) -> None:
+    def __init__(
+        self, client: WireClient, *, inbox_prefix: str, api_prefix: str, on_error: ErrorCallback | None = None
+    ) -> None:
         self._client = client
         self._inbox_prefix = inbox_prefix
+        self._api_prefix = api_prefix
         self._inbox = ReplyInbox(self.new_inbox())
         self._reconnect_callbacks: list[Callable[[], None]] = []
         self._denial_callbacks: list[Callable[[str], None]] = []
@@ -84,6 +67,11 @@ class Link:
     def server_version(self) -> str:
         """The version of the connected server, for example `2.15.1`."""
         return self._client.server_version_text
+
+    @property
+    def delivery_epoch(self) -> str:
+        """Who counts deliveries: a cluster, or one run of a single server; killed, it counts some of them anew."""
+        return self._client.delivery_epoch
 
     @property
     def max_payload(self) -> int:
@@ -103,6 +91,10 @@ class Link:
     def new_inbox(self) -> str:
         """Return a fresh subject under this link's inbox prefix."""
         return f"{self._inbox_prefix}.{secrets.token_hex(11)}"
+
+    def api_subject(self, op: str) -> str:
+        """Return the subject of one operation of JetStream's API, for example `STREAM.INFO.CONVERSATIONS`."""
+        return f"{self._api_prefix}.{op}"
 
     # Publishing and asking
 
@@ -166,8 +158,8 @@ class Link:
         return await self._inbox.gather(lambda reply: self.publish(subject, body, None, reply), for_s=for_s)
 
     async def api(self, op: str, payload: dict[str, Any], *, timeout_s: float = 5.0) -> dict[str, Any]:
-        """Call `$JS.API.<op>`; an error it answers with is raised (`NotFoundError`, `ServerRefusedError`, …)."""
-        reply = await self.request(f"$JS.API.{op}", json.dumps(payload).encode(), timeout_s=timeout_s)
+        """Call one operation of JetStream's API; an error it answers with is raised (`NotFoundError`, …)."""
+        reply = await self.request(self.api_subject(op), json.dumps(payload).encode(), timeout_s=timeout_s)
         if reply.status == 503:
             raise BusUnavailableError(f"JetStream does not answer {op}: it is starting, or it is not enabled")
         answer = json_object(reply.body, op)
@@ -178,10 +170,18 @@ class Link:
     # Reading what is stored
 
     async def read_batch(
-        self, stream: str, filter_subject: str, *, start_seq: int = 1, timeout_s: float = 5.0
+        self,
+        stream: str,
+        filter_subject: str,
+        *,
+        start_seq: int = 1,
+        timeout_s: float = 5.0,
+        most: int | None = None,
+        most_bytes: int | None = None,
     ) -> list[StoredMessage]:
         """Return all messages on `filter_subject` from sequence `start_seq` on, in order; see `direct.read_batch`."""
-        return await direct.read_batch(self, stream, filter_subject, start_seq=start_seq, timeout_s=timeout_s)
+        bounds = {"most": most, "most_bytes": most_bytes}
+        return await direct.read_batch(self, stream, filter_subject, start_seq=start_seq, timeout_s=timeout_s, **bounds)
 
     async def read_last(
         self, stream: str, subject_filters: list[str], *, timeout_s: float = 5.0
@@ -203,17 +203,18 @@ class Link:
 
     # Listening
 
-    async def subscribe(self, subject: str, callback: MessageCallback) -> Subscription:
+    async def subscribe(self, subject: str, callback: MessageCallback, *, queue: str = "") -> Subscription:
         """Call `callback` with every message on `subject`, one after the other.
 
-        What comes while 65,536 messages or 64 MiB wait is dropped and reported to `on_error`, as is what it raises.
+        Of all who subscribe with the same `queue`, one gets each message. What comes while 65,536 messages or 64 MiB
+        wait is dropped and reported to `on_error`, as is what it raises.
         """
 
         async def receive(message: Msg) -> None:
             await callback(Message(message.subject, message.headers or {}, message.data, message.reply))
 
         try:
-            return Subscription(await self._client.listen(subject, receive))
+            return Subscription(await self._client.listen(subject, receive, queue=queue))
         except (nats.errors.Error, OSError) as error:
             raise_unsent(error, subject)
 

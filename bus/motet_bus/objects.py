@@ -1,4 +1,4 @@
-"""Large bodies, stored once by their SHA-256 in a NATS object store that `nats object` can read too.
+"""Large bodies, stored once by their SHA-256 in a NATS object store that `nats object get` can read too.
 
 The entry that makes an object exist is written after all its chunks are stored: half an upload is no object.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
+import re
 import secrets
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ import structlog
 
 from motet_bus.answers import StoredMessage
 from motet_bus.backoff import Backoff
+from motet_bus.fences import EXPECTED_SEQUENCE
 from motet_bus.link import Link
 from motet_schemas.errors import (
     BusUnavailableError,
@@ -38,13 +41,18 @@ _CHUNKS_AT_ONCE: Final = 16
 _CACHE_BYTES: Final = 64 << 20
 _TRIES: Final = 3
 _HASH_ASIDE_BYTES: Final = 1 << 20
+_ENTRIES: Final = 64
+_REPLICA_BEHIND_S: Final = (0.1, 0.4)
+_UPLOAD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Objects:
     """The objects of one bucket, with a cache of what this process put or got (64 MiB at most)."""
 
-    def __init__(self, link: Link, bucket: str) -> None:
+    def __init__(self, link: Link, bucket: str, *, replicated: bool = False) -> None:
+        """`replicated`: several nodes keep the objects, and the one that answers may be a little behind."""
         self._link = link
+        self._looks_again_s = _REPLICA_BEHIND_S if replicated else ()
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._cache: OrderedDict[str, bytes] = OrderedDict()
@@ -89,15 +97,17 @@ class Objects:
             if (cached := self._cache.get(reference.sha256)) is not None:
                 self._cache.move_to_end(reference.sha256)
             else:
-                cached = await self._fetch(reference.name)
-                if (await _sha256(cached)).hex() != reference.sha256:
-                    raise NotFoundError(f"object {reference.name}: what is stored has another SHA-256; store it again")
+                cached = await self._find(reference)
                 self._remember(reference.sha256, cached)
         if len(cached) != reference.size_bytes:
             raise NotFoundError(
                 f"object {reference.name}: holds {len(cached)} bytes, the reference says {reference.size_bytes}"
             )
         return cached
+
+    def hold(self, sha256: str, data: bytes) -> None:
+        """Keep a body at hand that was read elsewhere and has this SHA-256, which the caller has checked."""
+        self._remember(sha256, data)
 
     # Writing
 
@@ -113,7 +123,7 @@ class Objects:
             await self._forget(upload)
             raise
         entry = self._new_entry(name, upload, digest, len(data), chunks, media_type)
-        fence = {"Nats-Rollup": "sub", "Nats-Expected-Last-Subject-Sequence": str(last.seq if last else 0)}
+        fence = {EXPECTED_SEQUENCE: str(last.seq if last else 0)}
         try:
             await self._link.publish_stored(self._entry_subject(name), json.dumps(entry).encode(), fence)
         except ConflictError:
@@ -168,13 +178,47 @@ class Objects:
             return True
         return await self._link.read_last_for(self._stream, self._chunk_subject(str(entry.get("nuid")))) is not None
 
-    async def _fetch(self, name: str) -> bytes:
-        last = await self._link.read_last_for(self._stream, self._entry_subject(name))
-        entry = _entry(last) if last is not None else None
-        if entry is None or entry.get("deleted"):
-            raise NotFoundError(f"there is no object {name} in {self._bucket}")
-        chunks = await self._link.read_batch(self._stream, self._chunk_subject(str(entry.get("nuid"))), timeout_s=10)
-        return b"".join(chunk.body for chunk in chunks)
+    async def _find(self, reference: Reference) -> bytes:
+        for wait_s in self._looks_again_s:
+            with contextlib.suppress(NotFoundError):
+                return await self._fetch(reference)
+            await asyncio.sleep(wait_s)
+        return await self._fetch(reference)
+
+    async def _fetch(self, reference: Reference) -> bytes:
+        """Read the body that the last entry leads to, else that of the first that leads to the right one.
+
+        Whoever may store objects may write another entry for one that is there, or more chunks: neither hides a body.
+        """
+        subject = self._entry_subject(reference.name)
+        last = await self._link.read_last_for(self._stream, subject)
+        if last is None:
+            raise NotFoundError(f"there is no object {reference.name} in {self._bucket}")
+        if (body := await self._body(last, reference.sha256)) is not None:
+            return body
+        for message in await self._link.read_batch(self._stream, subject, most=_ENTRIES):
+            if message.seq != last.seq and (body := await self._body(message, reference.sha256)) is not None:
+                log.warning("object.entry_passed_over", object=reference.name, entry=last.seq)
+                return body
+        raise NotFoundError(
+            f"object {reference.name}: what is stored is damaged or has another SHA-256; store it again"
+        )
+
+    async def _body(self, message: StoredMessage, sha256: str) -> bytes | None:
+        """Return the body that an entry leads to, None when it is not the one with this SHA-256."""
+        entry = _entry(message) or {}
+        chunks, size, upload = entry.get("chunks"), entry.get("size"), entry.get("nuid")
+        if not isinstance(chunks, int) or not isinstance(size, int) or not isinstance(upload, str):
+            return None
+        if not 0 <= size <= LARGEST_OBJECT_BYTES or not 0 <= chunks <= size or not _UPLOAD.fullmatch(upload):
+            return None
+        subject = self._chunk_subject(upload)
+        bounds = {"most": chunks, "most_bytes": size}
+        stored = await self._link.read_batch(self._stream, subject, timeout_s=10, **bounds) if chunks else []
+        if sum(len(chunk.body) for chunk in stored) != size:
+            return None
+        body = b"".join(chunk.body for chunk in stored)
+        return body if (await _sha256(body)).hex() == sha256 else None
 
     def _remember(self, name: str, data: bytes) -> None:
         self._cache[name] = data
@@ -195,7 +239,7 @@ def _entry(message: StoredMessage) -> dict[str, Any] | None:
     """Return the object entry, None when an outsider wrote something else there."""
     try:
         entry: object = json.loads(message.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
 

@@ -18,9 +18,10 @@ from motet_bus.answers import ClosedError
 from motet_bus.backoff import Backoff
 from motet_bus.delivery import Delivery
 from motet_bus.handover import Handover
-from motet_bus.link import Link, Subscription
+from motet_bus.link import Link
 from motet_bus.pull_ledger import PullLedger
-from motet_bus.pull_protocol import EXPIRES_S, HEARTBEAT_S, Verdict, judge, next_subject, pull_request
+from motet_bus.pull_protocol import EXPIRES_S, HEARTBEAT_S, Verdict, judge, next_operation, pull_request
+from motet_bus.subscription import Subscription
 from motet_bus.wire_client import DESCRIPTION, STATUS
 from motet_schemas.errors import (
     BusUnavailableError,
@@ -58,7 +59,7 @@ class Puller:
             )
         self._link = link
         self._stream, self._durable = stream, durable
-        self._subject = next_subject(stream, durable)
+        self._subject = link.api_subject(next_operation(stream, durable))
         self._limit, self._batch = limit, batch
         self._recreate = recreate
         self._inbox = link.new_inbox()

@@ -30,9 +30,9 @@ class Verdict(Enum):
     REFUSED = "the server will not serve this pull; wait before asking again"
 
 
-def next_subject(stream: str, durable: str) -> str:
-    """Return the subject that pulls of this consumer are published on."""
-    return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+def next_operation(stream: str, durable: str) -> str:
+    """Return the operation of JetStream's API that pulls from this consumer."""
+    return f"CONSUMER.MSG.NEXT.{stream}.{durable}"
 
 
 def pull_request(number: int) -> bytes:

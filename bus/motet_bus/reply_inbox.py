@@ -111,5 +111,10 @@ class ReplyInbox:
         by_token = self._waiting.get(subject.rpartition(".")[2]) if denial[1] != " to" else None
         for waiter in list(self._waiting.values()):
             if waiter is by_token or waiter.subject == subject:
-                waiter.fail(NotAllowedError(f"the server's permissions do not allow this user to publish on {subject}"))
+                waiter.fail(
+                    NotAllowedError(
+                        f"the server's permissions do not allow this user to publish on {subject}: use the credentials "
+                        "of a role that may (docs/security.md says which)"
+                    )
+                )
         return subject

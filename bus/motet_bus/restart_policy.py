@@ -31,11 +31,15 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One end of a child: when (seconds of a monotonic clock), how, and for how long it was ready (None: never)."""
+    """One end of a child: when (seconds of a monotonic clock), how, and for how long it was ready (None: never).
+
+    `drained` says that an operator had told it to leave.
+    """
 
     at_s: float
     status: int
     ready_for_s: float | None
+    drained: bool = False
 
 
 @dataclass(slots=True)

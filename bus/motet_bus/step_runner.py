@@ -9,12 +9,14 @@ from typing import Final, cast
 
 import structlog
 
+from motet_bus import metrics, tracing
 from motet_bus.bus import Bus
 from motet_bus.claims import DEFAULT_TTL_S, ClaimLostError, HeldClaim, yield_to_owner
 from motet_bus.crashpoints import CrashPoint, no_crash
 from motet_bus.dead_letters import bury, failure_of
 from motet_bus.delivery import Delivery
-from motet_bus.outcome import Outcome, Step, is_text
+from motet_bus.inputs import fetch_texts
+from motet_bus.outcome import Outcome, Step
 from motet_schemas import (
     ConflictError,
     Event,
@@ -57,17 +59,21 @@ class StepRunner:
         if not isinstance(event.data, StepReady):
             raise PermanentError(f"{event.subject} is no step.ready")
         if await self._is_over(event, delivery):
-            log.info("step.skipped", subject=str(event.subject), reason="the conversation has ended")
+            log.debug("step.skipped", subject=str(event.subject), reason="the conversation has ended")
             return
         try:
             claim = await HeldClaim.take(self._bus.journal, event, ttl_s=self._claim_ttl_s)
         except ConflictError:
             await yield_to_owner(self._bus.journal, event)
             return
+        metrics.claimed(self._capability)
         try:
             await self._work(event, event.data, claim, delivery)
         except ClaimLostError as error:
+            metrics.claim(self._capability, "lost")
             log.warning("step.fenced", subject=str(event.subject), error=error.message)
+        finally:
+            metrics.let_go(self._capability)
 
     async def _is_over(self, event: Event, delivery: Delivery) -> bool:
         """Say whether the conversation has ended; what was handed out a moment ago is not looked up.
@@ -75,7 +81,7 @@ class StepRunner:
         A broadcast alone proves nothing: anybody can send one.
         """
         conversation = event.subject.conversation
-        young = delivery.deliveries == 1 and datetime.now(UTC) - delivery.time < _YOUNG
+        young = delivery.fresh and abs(datetime.now(UTC) - delivery.time) < _YOUNG
         if young and conversation not in self._bus.ended:
             return False
         return await self._has_ended(event)
@@ -100,23 +106,29 @@ class StepRunner:
         except asyncio.CancelledError:
             await _cancel(work, keeping)
             await claim.release("released: its owner is stopping")
+            metrics.claim(self._capability, "released")
             raise
         if keeping.done() and not work.done():
             await _cancel(work, keeping)
             keeping.result()
+            metrics.claim(self._capability, "lost")
             return
         finished = work.done()
         await _cancel(work, keeping)
         if finished and work.cancelled() and await self._has_ended(event):
-            log.info("step.cancelled", subject=str(event.subject), reason="the conversation has ended")
+            log.debug("step.cancelled", subject=str(event.subject), reason="the conversation has ended")
             return
         elapsed_ms = round((loop.time() - started) * 1000)
         error = self._error(work, finished, ready)
+        if error is not None:
+            metrics.failed(f"step-{self._capability}", error)
         if error is not None and not failure_of(error).retryable:
             await bury(self._bus, delivery, consumer=f"step-{self._capability}", failure=failure_of(error), error=error)
         outcome = work.result() if error is None else _as_outcome(error)
         self._crash("after the handler")
-        await claim.record(self._record(event, ready, outcome, error, elapsed_ms))
+        record = self._record(event, ready, outcome, error, elapsed_ms)
+        await claim.record(record)
+        metrics.executed(self._capability, record)
 
     @staticmethod
     def _error(work: asyncio.Task[Outcome], finished: bool, ready: StepReady) -> BaseException | None:
@@ -127,20 +139,21 @@ class StepRunner:
         return work.exception()
 
     async def _call(self, event: Event, ready: StepReady) -> Outcome:
-        result = cast("object", await self._handler(await self._handed_over(event, ready)))
-        if not isinstance(result, Outcome):
-            raise PermanentError(
-                f"the handler of {self._capability} returned {type(result).__name__}; return Outcome.passed(…), "
-                "Outcome.failed(…) or Outcome.blocked(…)"
-            )
+        step = await self._handed_over(event, ready)
+        with tracing.invoking(self._bus.name, self._bus.instance, event, ready) as span:
+            result = cast("object", await self._handler(step))
+            if not isinstance(result, Outcome):
+                raise PermanentError(
+                    f"the handler of {self._capability} returned {type(result).__name__}; return Outcome.passed(…), "
+                    "Outcome.failed(…) or Outcome.blocked(…)"
+                )
+            tracing.tell_outcome(span, result)
         return result
 
     async def _handed_over(self, event: Event, ready: StepReady) -> Step:
         manifest = ready.step.manifest
-        texts = {name: ref for name, ref in manifest.references.items() if is_text(ref)}
-        if texts:
-            fetched = {name: (await self._bus.objects.get(ref)).decode() for name, ref in texts.items()}
-            others = {name: ref for name, ref in manifest.references.items() if name not in texts}
+        if fetched := await fetch_texts(self._bus.objects, manifest.references):
+            others = {name: ref for name, ref in manifest.references.items() if name not in fetched}
             manifest = manifest.evolve(inputs={**manifest.inputs, **fetched}, references=others)
         return Step(
             conversation=event.subject.conversation,

@@ -1,4 +1,4 @@
-"""Keeps child processes running: restarts the dead, gives up on the hopeless, leaves none behind.
+"""Keeps child processes running: restarts the dead, gives up on the hopeless, lets the drained go, leaves none behind.
 
 Children end with this process, also when it is killed with SIGKILL (see parent_watch.py).
 """
@@ -24,7 +24,7 @@ __all__ = ["Child", "ChildGaveUpError", "ChildState", "ProcessSpec", "RestartPol
 
 log = structlog.get_logger(__name__)
 
-ChildState = Literal["starting", "ready", "restarting", "stopped", "given_up"]
+ChildState = Literal["starting", "ready", "restarting", "stopped", "given_up", "drained"]
 OnOutput = Callable[[str, OutputStream, str], None]
 
 
@@ -187,6 +187,9 @@ class Supervisor:
         try:
             while True:
                 death, tail = await self._run_once(slot)
+                if death.drained:  # an operator wants it gone: whoever wants it back starts it anew
+                    self._become(slot, "drained", None)
+                    return
                 delay_s = slot.history.next_delay_s(death)
                 if delay_s is None:
                     self._become(slot, "given_up", None)
@@ -219,7 +222,7 @@ class Supervisor:
         finally:
             await process.end(self._stop_timeout_s)
         ready_for_s = None if ready_at is None else clock() - ready_at
-        return Death(clock(), status, ready_for_s), tuple(process.stderr_tail)
+        return Death(clock(), status, ready_for_s, process.draining), tuple(process.stderr_tail)
 
     async def _is_ready(self, slot: _Slot, process: ChildProcess) -> bool:
         """Wait for the ready line: False when the child died first. A child that hangs is ended."""

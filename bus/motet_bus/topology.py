@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,7 +11,7 @@ import structlog
 
 from motet_bus.answers import NAME_IN_USE, ServerRefusedError
 from motet_bus.link import Link
-from motet_schemas.errors import BusUnsuitableError, NotFoundError
+from motet_schemas.errors import BusUnavailableError, BusUnsuitableError, NotAllowedError, NotFoundError
 from motet_schemas.subjects import ALARM, TICK, Namespace
 
 log = structlog.get_logger(__name__)
@@ -21,6 +23,9 @@ OBJECTS: Final = "motet-objects"
 
 _NANOSECONDS: Final = 1_000_000_000
 _RACES: Final = 3
+_ELECTION_S: Final = 15.0
+_LOOK_AGAIN_S: Final = 0.5
+_SCALE_UP: Final = "stop the agents, `nats stream edit STREAM --replicas N`, start them again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +33,14 @@ class StreamSpec:
     """A stream as Motet needs it: kept without limit of age or number. Sizes in bytes, times in seconds.
 
     `schedules` lets messages be sent later (`Nats-Schedule`): whoever may write to such a stream can write on all its
-    subjects, and empty it. `rollups` lets a message replace all on its subject, or all there is. `kept` forbids
-    to delete single messages. `sources` are streams whose messages the server copies: (name, its subject, ours).
+    subjects, and empty it. `kept` forbids to delete single messages. `sources` are streams whose messages the server
+    copies: (name, its subject, ours).
     """
 
     name: str
     subjects: tuple[str, ...]
     description: str
     schedules: bool = False
-    rollups: bool = False
     kept: bool = False
     sources: tuple[tuple[str, str, str], ...] = ()
     duplicate_window_s: float = 120.0
@@ -59,7 +63,7 @@ class StreamSpec:
             "allow_direct": True,
             "allow_msg_schedules": self.schedules,
             "allow_msg_ttl": self.schedules,
-            "allow_rollup_hdrs": self.schedules or self.rollups,  # schedules switch it on
+            "allow_rollup_hdrs": self.schedules,  # schedules switch it on
             "sources": [
                 {"name": name, "subject_transforms": [{"src": theirs, "dest": ours}]}
                 for name, theirs, ours in self.sources
@@ -155,44 +159,68 @@ def objects_stream(namespace: Namespace) -> StreamSpec:
         name=f"OBJ_{bucket}",
         subjects=(f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"),
         description="Motet: large bodies, stored by content",
-        rollups=True,
     )
 
 
-async def apply_streams(link: Link, namespace: Namespace, *, replicas: int = 1) -> None:
+async def apply_streams(link: Link, namespace: Namespace, *, replicas: int = 1) -> int:
     """Create the streams that are missing, with `replicas` copies, and compare the others.
 
-    Any number of processes may do this at once. Raises `BusUnsuitableError` when a stream is not as it must be: the
-    message lists field, expected and found. Nothing that exists is altered.
+    Any number of processes may do this at once. Returns how many copies there are of the stream that has most; one with
+    fewer than asked is logged. While a cluster elects its leaders this waits, 20 s at most. Raises `BusUnsuitableError`
+    when a stream is not as it must be: the message lists field, expected and found. Nothing that exists is altered.
     """
+    most = 1
     for spec in (
         timers_stream(namespace),
         conversations_stream(namespace),
         dead_letters_stream(namespace),
         objects_stream(namespace),
     ):
-        await ensure_stream(link, spec, replicas=replicas)
+        most = max(most, await _patiently(link, spec, replicas))
+    return most
 
 
-async def ensure_stream(link: Link, spec: StreamSpec, *, replicas: int = 1) -> None:
-    """Create one stream, or compare it with `spec`; see `apply_streams`."""
+async def _patiently(link: Link, spec: StreamSpec, replicas: int) -> int:
+    """Ensure one stream; ask again while nobody leads the cluster."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _ELECTION_S
+    while True:
+        try:
+            return await ensure_stream(link, spec, replicas=replicas)
+        except BusUnavailableError as error:
+            if loop.time() > give_up:
+                raise
+            log.info("stream.waiting", stream=spec.name, error=error.message)
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def ensure_stream(link: Link, spec: StreamSpec, *, replicas: int = 1) -> int:
+    """Create one stream, or compare it with `spec`, and return its number of copies; see `apply_streams`."""
     for _ in range(_RACES):
         try:
             found = (await link.api(f"STREAM.INFO.{spec.name}", {}))["config"]
         except NotFoundError:
             if await _created(link, f"STREAM.CREATE.{spec.name}", spec.config(replicas=replicas)):
-                log.info("stream.created", stream=spec.name)
-                return
+                log.info("stream.created", stream=spec.name, replicas=replicas)
+                return replicas
         else:
             _compare(f"stream {spec.name}", spec.rules(), {**found, "subjects": sorted(found.get("subjects", []))})
-            return
+            copies = int(found.get("num_replicas", 1))
+            if copies < replicas:
+                log.warning("stream.fewer_replicas", stream=spec.name, found=copies, asked=replicas, advice=_SCALE_UP)
+            return copies
     raise BusUnsuitableError(
         f"stream {spec.name}: somebody creates and deletes it at the same time; stop that and retry"
     )
 
 
 async def ensure_consumer(link: Link, spec: ConsumerSpec) -> None:
-    """Create one durable consumer, or compare it with `spec`. Raises `BusUnsuitableError` when it differs."""
+    """Create one durable consumer, or compare it with `spec`. Raises `BusUnsuitableError` when it differs.
+
+    Versions that listen to more, or less, may run side by side: one that lacks some of our filters gains them (from
+    where it stands on), one that has more is left as it is.
+    """
+    what, wanted = f"consumer {spec.durable} of {spec.stream}", set(spec.filter_subjects)
     for _ in range(_RACES):
         try:
             found = (await link.api(f"CONSUMER.INFO.{spec.stream}.{spec.durable}", {}))["config"]
@@ -202,14 +230,29 @@ async def ensure_consumer(link: Link, spec: ConsumerSpec) -> None:
                 log.info("consumer.created", stream=spec.stream, consumer=spec.durable)
                 return
         else:
-            filters = {*found.get("filter_subjects", []), *filter(None, [found.get("filter_subject")])}
-            _compare(
-                f"consumer {spec.durable} of {spec.stream}", spec.rules(), {**found, "filter_subjects": sorted(filters)}
-            )
-            return
+            filters = filters_of(found)
+            related = bool(filters) and (filters <= wanted or filters >= wanted)
+            compared = {**found, "filter_subjects": sorted(wanted if related else filters)}
+            _compare(what, spec.rules(), compared)
+            if filters >= wanted:
+                return
+            await update_consumer(link, spec.stream, {**found, "filter_subjects": sorted(wanted)})
+            log.warning("consumer.filters_added", consumer=spec.durable, added=sorted(wanted - filters))
     raise BusUnsuitableError(
         f"consumer {spec.durable}: somebody creates and deletes it at the same time; stop that and retry"
     )
+
+
+def filters_of(config: dict[str, Any]) -> set[str]:
+    """Return what a consumer listens to, by its configuration on the server; empty for everything."""
+    return {*(config.get("filter_subjects") or []), *filter(None, [config.get("filter_subject")])}
+
+
+async def update_consumer(link: Link, stream: str, config: dict[str, Any]) -> None:
+    """Give an existing consumer this configuration, as `CONSUMER.INFO` shows it; a pause stays."""
+    config = {name: value for name, value in config.items() if name != "filter_subject"}
+    request = {"stream_name": stream, "config": config, "action": "update"}
+    await link.api(f"CONSUMER.CREATE.{stream}.{config['name']}", request)
 
 
 async def _created(link: Link, op: str, config: dict[str, Any]) -> bool:
@@ -220,21 +263,31 @@ async def _created(link: Link, op: str, config: dict[str, Any]) -> bool:
         if error.err_code in NAME_IN_USE:
             return False
         raise
+    except NotAllowedError as error:
+        what, _, name = op.partition(".CREATE.")
+        raise NotAllowedError(
+            f"{what.lower()} {name} is missing, and these credentials may not make it: have an operator run "
+            "`motet topology`, then start again"
+        ) from error
     return True
 
 
-def _compare(what: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise `BusUnsuitableError` that lists every setting of `expected` that `found` does not have.
+def differences(expected: dict[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return what each setting of `expected` is, where `found` has another value.
 
     A setting that the server leaves out of its answer has its zero value.
     """
-    differences = [
+    return [
         f"{name}: expected {value!r}, found {found.get(name)!r}"
         for name, value in expected.items()
         if found.get(name, type(value)()) != value
     ]
-    if differences:
+
+
+def _compare(what: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise `BusUnsuitableError` that lists every setting of `expected` that `found` does not have."""
+    if changed := differences(expected, found):
         raise BusUnsuitableError(
-            f"{what} is not as Motet needs it: {'; '.join(differences)}. Motet does not alter what it did not create: "
+            f"{what} is not as Motet needs it: {'; '.join(changed)}. Motet does not alter what it did not create: "
             "set these back (`nats stream edit` or `nats consumer edit`), or use another namespace"
         )

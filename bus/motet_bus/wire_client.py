@@ -6,6 +6,7 @@ answers each of them with a lost connection or a dead read loop, again at every 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -101,15 +102,26 @@ class WireClient(Client):
         return self._server_info.get("jetstream") is True
 
     @property
+    def delivery_epoch(self) -> str:
+        """Who counts deliveries: the cluster, or this one run of a single server, which may forget counts."""
+        return str(self._server_info.get("cluster") or self._server_info.get("server_id", ""))
+
+    @property
     def server_version_text(self) -> str:
         """The version that the server told, for example `2.15.1`; empty when it told none."""
         return str(self._server_info.get("version", ""))
 
-    async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+    async def listen(
+        self, subject: str, callback: Callable[[Msg], Awaitable[None]], *, queue: str = ""
+    ) -> Subscription:
         """Subscribe; what comes while 65,536 messages or 64 MiB wait for `callback` is dropped and reported."""
         subscribe = cast("Callable[..., Awaitable[Subscription]]", self.subscribe)  # pyright: ignore[reportUnknownMemberType]
         return await subscribe(
-            subject, cb=callback, pending_msgs_limit=_PENDING_MESSAGES, pending_bytes_limit=_PENDING_BYTES
+            subject,
+            queue=queue,
+            cb=callback,
+            pending_msgs_limit=_PENDING_MESSAGES,
+            pending_bytes_limit=_PENDING_BYTES,
         )
 
     async def listen_inbox(self, subject: str, handler: InboxHandler) -> Subscription:
@@ -132,6 +144,21 @@ class WireClient(Client):
         await self._send_command(b"".join((line.encode(), headers, body, _CRLF)))
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    async def close(self) -> None:
+        """Close; what waits for a connection that is down is dropped: over TLS nats-py would break on it."""
+        if not self.is_connected:
+            self._pending = []
+            self._pending_data_size = 0
+        try:
+            await super().close()
+        finally:
+            if (writer := self._writer()) is not None:
+                writer.transport.abort()  # TLS would wait for the other side's goodbye
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        """Return what nats-py writes to; None over WebSockets."""
+        return getattr(self._transport, "_io_writer", None)
 
     async def message(self, sid: int, subject: bytes, reply: bytes, body: bytes, headers: bytes) -> None:
         """Hand one message to its subscription."""
@@ -172,6 +199,12 @@ class WireClient(Client):
     def _connect_command(self) -> bytes:
         if self._require_tls and not self._server_info.get("tls_required"):
             raise nats.errors.SecureConnWantedError  # nats-py would send the credentials in the clear
+        writer = self._writer()
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            # nats-py upgrades the connection without telling asyncio, which then warns at its end.
+            protocol = writer.transport.get_protocol()
+            if isinstance(protocol, asyncio.StreamReaderProtocol):
+                vars(protocol)["_over_ssl"] = True
         return super()._connect_command()
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:

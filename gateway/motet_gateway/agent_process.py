@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from motet_bus import Agent, AgentCard
+    from motet_bus.presence import DrainOrder
     from motet_gateway.config import Settings
 
 _PATIENCE_S: Final = 12.0
@@ -57,13 +58,24 @@ def load_agent(target: str) -> Agent:
     return found
 
 
-async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable[[AgentCard], None]) -> None:
+async def serve(
+    target: str,
+    settings: Settings,
+    url: str,
+    *,
+    on_ready: Callable[[AgentCard], None],
+    on_drain: Callable[[DrainOrder], None],
+) -> None:
     """Run the agent until SIGTERM, SIGINT or the end of a supervisor; what runs is finished or handed back.
+
+    It also ends when an operator drains it: `on_drain` is told so, and what runs is finished.
 
     Raises what `load_agent` and `run_agent` raise.
     """
     from motet_bus import RunOptions, run_agent
     from motet_bus.parent_watch import watch_parent
+    from motet_gateway.measuring import measure
+    from motet_gateway.trace_export import trace_export_from
     from motet_observability import set_up_tracing
 
     stop = asyncio.Event()
@@ -82,19 +94,23 @@ async def serve(target: str, settings: Settings, url: str, *, on_ready: Callable
     watch_parent(parent_is_gone)
     agent = load_agent(target)
     options = settings.connect_options(url, agent.name)
-    finish = set_up_tracing(f"motet-{agent.name}", endpoint=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    instance = f"{agent.name}-{os.getpid()}"
+    metrics = measure(f"motet-{agent.name}", settings, os.environ, instance=instance)
+    export = trace_export_from(os.environ, spool=settings.span_spool)
+    tracing = set_up_tracing(f"motet-{agent.name}", export, instance=instance)
     try:
         await run_agent(
             agent,
             options,
             stop=stop,
             namespace=settings.namespace,
-            settings={"playbooks": os.pathsep.join(map(str, settings.playbooks))},
-            run=RunOptions(claim_ttl_s=settings.claim_ttl_s),
+            settings=settings.for_agents() | {"metrics_url": metrics.url or ""},
+            run=RunOptions(claim_ttl_s=settings.claim_ttl_s, ack_wait_s=settings.ack_wait_s),
             on_ready=on_ready,
+            on_drain=on_drain,
         )
     finally:
-        await asyncio.to_thread(finish)
+        await asyncio.gather(asyncio.to_thread(tracing.finish), asyncio.to_thread(metrics.finish))
 
 
 def _end_for_good() -> None:
@@ -106,10 +122,14 @@ def _end_for_good() -> None:
 
 def print_ready(card: AgentCard) -> None:
     """Print the one line that a supervisor waits for."""
-    sys.stdout.write(
-        json.dumps({"ready": True, "role": card.role, "pid": card.pid, "instance": card.instance, "name": card.name})
-        + "\n"
-    )
+    line = {"ready": True, "role": card.role, "pid": card.pid, "instance": card.instance, "name": card.name}
+    sys.stdout.write(json.dumps(line | ({"metrics_url": card.metrics_url} if card.metrics_url else {})) + "\n")
+    sys.stdout.flush()
+
+
+def print_draining(order: DrainOrder) -> None:
+    """Print the line by which a supervisor knows that this process shall not be started again."""
+    sys.stdout.write(json.dumps({"draining": True, "by": order.by, "reason": order.reason}) + "\n")
     sys.stdout.flush()
 
 
@@ -127,7 +147,8 @@ def main() -> int:
     try:
         settings = settings_from(os.environ)
         set_up_logs(settings.log_level, settings.log_format)
-        asyncio.run(serve(sys.argv[1], settings, settings.nats_url or "nats://127.0.0.1:4222", on_ready=print_ready))
+        url = settings.nats_url or "nats://127.0.0.1:4222"
+        asyncio.run(serve(sys.argv[1], settings, url, on_ready=print_ready, on_drain=print_draining))
     except MotetError as error:
         sys.stderr.write(f"motet: {error.message}\n")
         return exits.exit_status(error)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from motet_gateway.commands import agents, conversations, desk, run, tools
+from motet_gateway.commands import (
+    agents,
+    archive,
+    auth,
+    chaos,
+    conversations,
+    dead,
+    desk,
+    operate,
+    run,
+    tools,
+    topology,
+)
 
 
 def build_app() -> typer.Typer:
@@ -17,6 +29,6 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (run, conversations, desk, agents, tools):
+    for group in (run, conversations, archive, desk, agents, dead, operate, tools, chaos, topology, auth):
         group.register(app)
     return app

@@ -19,6 +19,7 @@ BAD_INPUT: Final = 2
 WAITING: Final = 3
 UNREACHABLE: Final = 4
 SIGNALLED: Final = 128
+_LONGEST_MESSAGE: Final = 4_000
 
 _BY_STATUS: Final = {"completed": COMPLETED, "failed": FAILED, "cancelled": FAILED, "waiting": WAITING}
 
@@ -55,9 +56,16 @@ def exit_status(error: MotetError) -> int:
 
 
 def report_error(message: str, *, code: str, as_json: bool, **details: Any) -> None:
-    """Say what went wrong on standard error; as JSON, also on standard output."""
+    """Say what went wrong on standard error; as JSON, also on standard output. What others wrote is cut and tamed."""
+    from motet_schemas.printing import cut, printable
+
+    message = printable(cut(message, _LONGEST_MESSAGE))
     if as_json:
-        known = {name: value for name, value in details.items() if value is not None}
+        known = {
+            name: cut(value, _LONGEST_MESSAGE) if isinstance(value, str) else value
+            for name, value in details.items()
+            if value is not None
+        }
         sys.stdout.write(json.dumps({"error": {"code": code, "message": message, **known}}) + "\n")
         sys.stdout.flush()
     sys.stderr.write(f"motet: {message}\n")

@@ -24,6 +24,10 @@ _URL = Annotated[
 _CREDS = Annotated[
     Path | None, typer.Option(help="Credentials file (MOTET_NATS_CREDS).", rich_help_panel=_PANEL, metavar="FILE")
 ]
+_NKEY = Annotated[
+    Path | None,
+    typer.Option(help="File with an nkey's seed (MOTET_NATS_NKEY).", rich_help_panel=_PANEL, metavar="FILE"),
+]
 _CA = Annotated[
     Path | None,
     typer.Option(help="Authorities to trust, PEM (MOTET_NATS_TLS_CA).", rich_help_panel=_PANEL, metavar="FILE"),
@@ -55,6 +59,7 @@ _FORMAT = Annotated[
 _COMMON: Final[dict[str, Any]] = {
     "nats_url": _URL,
     "nats_creds": _CREDS,
+    "nats_nkey": _NKEY,
     "nats_tls_ca": _CA,
     "nats_tls_cert": _CERT,
     "nats_tls_key": _KEY,
@@ -69,6 +74,18 @@ Playbooks = Annotated[
     typer.Option("--playbooks", help="A folder of playbooks of your own (MOTET_PLAYBOOKS).", metavar="DIR"),
 ]
 """The option `--playbooks`, for commands that read tasks."""
+
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        min=0,
+        max=65_535,
+        metavar="PORT",
+        help="Show metrics at /metrics of this port, 0 a free one (MOTET_METRICS_PORT).",
+    ),
+]
+"""The option `--metrics-port`, for commands that run for long."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,8 @@ def command(
             flags = {name: values.pop(name) for name in _COMMON}
             if playbooks := values.pop("playbooks", None):
                 flags["playbooks"] = tuple(playbooks)
+            if (port := values.pop("metrics_port", None)) is not None:
+                flags["metrics_port"] = port
             call: Callable[..., int] = function
             return call(Invocation(json=as_json, flags=flags), **values)
 

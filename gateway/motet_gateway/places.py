@@ -55,7 +55,7 @@ async def any_place(settings: Settings) -> AsyncGenerator[Place]:
     if settings.nats_url:
         yield Place(url=settings.nats_url, store=store)
         return
-    async with bus_on(store) as bus:
+    async with bus_on(store, sync_interval=settings.sync_interval) as bus:
         yield Place(url=bus.nats_url, store=store, embedded=bus.embedded, discovery=bus.discovery)
 
 
@@ -86,7 +86,7 @@ async def working_place(settings: Settings) -> AsyncGenerator[Place]:
     if settings.nats_url:
         yield Place(url=settings.nats_url, store=store)
         return
-    found = await _served_or_free(store)
+    found = await _served_or_free(store, settings.sync_interval)
     if isinstance(found, Discovery):
         yield Place(url=found.nats_url, store=store, discovery=found)
         return
@@ -98,7 +98,7 @@ async def working_place(settings: Settings) -> AsyncGenerator[Place]:
             remove_discovery(store, os.getpid())
 
 
-async def _served_or_free(store: Path) -> Discovery | EmbeddedServer:
+async def _served_or_free(store: Path, sync_interval: str) -> Discovery | EmbeddedServer:
     clock = asyncio.get_running_loop().time
     deadline = clock() + _STORE_PATIENCE_S
     told = False
@@ -107,7 +107,7 @@ async def _served_or_free(store: Path) -> Discovery | EmbeddedServer:
         if running is not None and running.agents:
             return running
         try:
-            return await start_embedded(store)
+            return await start_embedded(store, sync_interval=sync_interval)
         except StoreLockedError as error:
             if clock() >= deadline:
                 raise

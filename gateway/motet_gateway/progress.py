@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from motet_gateway.render import confidence
-from motet_gateway.terminal import console, note, one_line, printable
+from motet_gateway.terminal import console, note, one_line
 from motet_schemas import Attempt, Conversation, PlanStep
+from motet_schemas.printing import printable
 from motet_schemas.standing import (
     attempts_allowed,
     attempts_made,

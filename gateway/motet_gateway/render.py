@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from motet_gateway.terminal import one_line, printable
+from motet_gateway.terminal import one_line
+from motet_schemas.printing import printable
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -66,8 +67,8 @@ def _findings(findings: list[dict[str, Any]], draft: str | None) -> list[Rendera
         lines.append(
             Text.assemble(
                 "  ",
-                (f"{finding['severity']:<8}", _SEVERITIES.get(finding["severity"], "")),
-                f"{place:<8} {finding['rule']}",
+                (f"{one_line(finding['severity'], None):<8}", _SEVERITIES.get(finding["severity"], "")),
+                f"{place:<8} {one_line(finding['rule'], None)}",
             )
         )
         if finding["quote"] is not None:
@@ -161,11 +162,13 @@ def agents_table(agents: list[dict[str, Any]]) -> RenderableType:
     table = FittingTable(*headings, spare=("version", "started", "in flight", "pid", "role"), cut=("version",))
     for agent in agents:
         for position, consumer in enumerate(agent["consumers"] or [None]):
-            who = [agent["role"], agent["instance"], str(agent["pid"]), agent["version"], _short(agent["started_at"])]
+            instance = agent["instance"] + (" (draining)" if agent["draining"] else "")
+            who = [agent["role"], instance, str(agent["pid"]), agent["version"], _short(agent["started_at"])]
             about = ["", "", ""]
             if consumer is not None:
                 lag = "?" if consumer["pending"] is None else str(consumer["pending"])
-                about = [consumer["name"], lag, str(consumer["in_flight"])]
+                name = consumer["name"] + (" (paused)" if consumer["paused"] else "")
+                about = [name, lag, str(consumer["in_flight"])]
             table.add_row(*(who if position == 0 else [""] * len(who)), *about)
     return table
 
@@ -176,10 +179,10 @@ def findings_of_doctor(findings: list[dict[str, Any]]) -> Group:
 
     from motet_gateway.tables import Labelled
 
-    styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "dim"}
     parts: list[RenderableType] = []
     for finding in findings:
-        status, found = finding["status"], f"{finding['check']}: {printable(finding['found'])}"
+        status, found = finding["status"], f"{finding['name']}: {printable(finding['found'])}"
         parts.append(Labelled(status, found, width=9, style=styles[status]))
         if finding["advice"]:
             parts.append(Labelled("         →", printable(finding["advice"]), width=11))
@@ -207,14 +210,14 @@ def _indented(text: str, columns: int, style: str = "") -> RenderableType:
     from rich.padding import Padding
     from rich.text import Text
 
-    return Padding(Text(text, style=style), (0, 0, 0, columns), expand=False)
+    return Padding(Text(printable(text), style=style), (0, 0, 0, columns), expand=False)
 
 
 def _command(line: str) -> Text:
     """Return a line that is never broken: it is there to be copied."""
     from rich.text import Text
 
-    return Text(f"     {line}", no_wrap=True, overflow="ignore")
+    return Text(f"     {printable(line)}", no_wrap=True, overflow="ignore")
 
 
 def _usage(document: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from motet_gateway import exits
@@ -26,11 +26,14 @@ class Reporter:
 
     def __call__(self, state: Conversation, draft: str | None) -> None:
         """Report `state`; `draft` turns offsets into line and column."""
-        document = run_document(state)
+        self.tell(run_document(state), draft, how_to_answer(self._invocation, state))
+
+    def tell(self, document: dict[str, Any], draft: str | None = None, answers: Sequence[str] = ()) -> None:
+        """Report a conversation by its document; `answers` say how to answer what it asks."""
         if self._invocation.json:
             print_json(document)
         else:
-            self.show(document, draft, how_to_answer(self._invocation, state))
+            self.show(document, draft, list(answers))
         self.status = self.status_of(document)
 
     def show(self, document: dict[str, Any], draft: str | None, answers: list[str]) -> None:

@@ -18,12 +18,14 @@ from motet_bus.supervisor import Child, ProcessSpec, Supervisor
 from motet_gateway.config import Settings
 from motet_gateway.documents import is_over
 from motet_gateway.lifecycle import first_of
+from motet_gateway.measuring import measured, port_of_child
 from motet_gateway.places import Place, announce, any_place
 from motet_gateway.progress import showing_progress
 from motet_gateway.store import remove_discovery
 from motet_gateway.taskfile import LoadedTask
 from motet_gateway.terminal import note
-from motet_schemas import BusUnavailableError, Conversation, InvalidInputError, NotFoundError
+from motet_gateway.trace_export import needed_modules, recovering, traced
+from motet_schemas import BusUnavailableError, Conversation, InvalidInputError, NotAllowedError, NotFoundError
 
 EXECUTORS: Final = 2
 _SERVER_RESTARTS: Final = 3
@@ -50,9 +52,14 @@ async def keep_alive(server: EmbeddedServer) -> None:
 async def connected(
     settings: Settings, place: Place, *, by: str = "cli", role: Role = "client"
 ) -> AsyncGenerator[Client]:
-    """A client on the bus at `place`. Raises what `open_client` raises."""
+    """A client on the bus at `place`. Raises what `open_client` raises, and `NotAllowedError` for an outsider."""
+    if settings.outsider:
+        raise NotAllowedError(
+            f"{settings.outsider} is an outsider here (MOTET_OUTSIDER): it may submit, cancel and ask (`motet submit`, "
+            "`motet cancel`, `motet show`); everything else takes the credentials of a client, a desk or an operator"
+        )
     options = settings.connect_options(place.url, f"motet-{by}")
-    async with open_client(options, namespace=settings.namespace, by=by, role=role) as client:
+    async with traced("motet-cli"), open_client(options, namespace=settings.namespace, by=by, role=role) as client:
         yield client
 
 
@@ -62,6 +69,7 @@ class Crew:
 
     supervisor: Supervisor
     starting: asyncio.Task[tuple[Child, ...]]
+    metrics_url: str | None = None
 
     async def ready(self) -> tuple[Child, ...]:
         """Wait until every agent is ready; return them. Raises `ChildGaveUpError` when one cannot be started."""
@@ -87,8 +95,14 @@ async def with_crew(
     if place.served:
         await work(None)
         return
-    async with _forge() as forge, Supervisor(log_dir=_log_directory(place.store), forge=forge) as supervisor:
-        crew = Crew(supervisor, asyncio.create_task(supervisor.start(_agents(settings, place, executors))))
+    specs = _agents(settings, place, executors)
+    async with (
+        recovering("motet-cli", _span_spool(settings, place)),
+        _forge() as forge,
+        Supervisor(log_dir=_log_directory(place.store), forge=forge) as supervisor,
+        measured(settings, supervisor, os.environ) as url,
+    ):
+        crew = Crew(supervisor, asyncio.create_task(supervisor.start(specs)), url)
         chores = [crew.stay(), work(crew)]
         if place.embedded is not None:
             chores.append(keep_alive(place.embedded))
@@ -102,7 +116,7 @@ async def with_crew(
 @asynccontextmanager
 async def _forge() -> AsyncGenerator[Forge]:
     """The process that the agents are forked from: what they need is imported once."""
-    forge = Forge(["motet_gateway.agent_imports"])
+    forge = Forge(["motet_gateway.agent_imports", *needed_modules(os.environ)])
     await forge.start()
     try:
         yield forge
@@ -123,18 +137,25 @@ def _log_directory(store: Path) -> Path:
     return logs
 
 
+def _span_spool(settings: Settings, place: Place) -> Path:
+    return settings.span_spool or place.store / "spans"
+
+
 def _agents(settings: Settings, place: Place, executors: int) -> list[ProcessSpec]:
     """Return the built-in agents, each as a process of its own. Secrets travel in the environment only."""
     environment = settings.environment(place.url, os.environ)
+    environment["MOTET_SPAN_SPOOL"] = str(_span_spool(settings, place))
     roles = ["orchestrator", "planner", *["executor"] * executors, "verifier"]
     counted: dict[str, int] = {}
     specs: list[ProcessSpec] = []
-    for role in roles:
+    for position, role in enumerate(roles):
+        port = port_of_child(settings, position)
+        own = {} if port is None else {"MOTET_METRICS_PORT": str(port)}
         counted[role] = counted.get(role, 0) + 1
         name = role if roles.count(role) == 1 else f"{role}-{counted[role]}"
         # -P: a file of the working directory called `random.py` must not stand in for Python's own.
         argv = [sys.executable, "-P", "-m", "motet_gateway.agent_process", f"motet_agents.{role}:agent"]
-        specs.append(ProcessSpec(name=name, argv=argv, env=environment, imports=[f"motet_agents.{role}"]))
+        specs.append(ProcessSpec(name=name, argv=argv, env=environment | own, imports=[f"motet_agents.{role}"]))
     return specs
 
 
@@ -217,7 +238,7 @@ async def draft_of(client: Client, state: Conversation) -> str | None:
         return None
     try:
         return (await client.get_document(reference)).decode("utf-8", errors="replace")
-    except NotFoundError:  # removed from the object store: the report still has offsets
+    except (NotFoundError, InvalidInputError):  # removed, or never what was promised: the report still has offsets
         return None
 
 

@@ -23,7 +23,7 @@ import platformdirs
 import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from motet_bus.embedded import EmbeddedServer, start_embedded
+from motet_bus.embedded import SYNC_INTERVAL, EmbeddedServer, start_embedded
 from motet_bus.store_lock import StoreLockedError
 from motet_schemas.errors import BusUnavailableError, InvalidInputError
 
@@ -165,7 +165,7 @@ async def read_info(host: str, port: int, *, timeout_s: float = _PROBE_TIMEOUT_S
             reader, writer = await asyncio.open_connection(host, port)
             greeting = await reader.readline()
             info: Any = json.loads(greeting.removeprefix(b"INFO ")) if greeting.startswith(b"INFO ") else None
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError, ValueError, RecursionError):
         return None
     finally:
         if writer is not None:
@@ -176,7 +176,9 @@ async def read_info(host: str, port: int, *, timeout_s: float = _PROBE_TIMEOUT_S
 
 
 @contextlib.asynccontextmanager
-async def bus_on(store: Path, *, patience_s: float = _PATIENCE_S) -> AsyncGenerator[Bus]:
+async def bus_on(
+    store: Path, *, patience_s: float = _PATIENCE_S, sync_interval: str = SYNC_INTERVAL
+) -> AsyncGenerator[Bus]:
     """The bus on `store` for as long as the context lasts: the running one, else an embedded one of our own.
 
     When another process has the store but has not announced its bus, it is either about to, or a short command that
@@ -189,7 +191,7 @@ async def bus_on(store: Path, *, patience_s: float = _PATIENCE_S) -> AsyncGenera
             yield Bus(nats_url=running.nats_url, discovery=running)
             return
         try:
-            server = await start_embedded(store)
+            server = await start_embedded(store, sync_interval=sync_interval)
         except StoreLockedError:
             if asyncio.get_running_loop().time() >= deadline:
                 raise

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from rich.text import Text
 
+from motet_gateway.terminal import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -28,8 +30,8 @@ class FittingTable:
         self._rows: list[list[str]] = [list(headings)]
 
     def add_row(self, *cells: str) -> None:
-        """Add a row: a cell for every heading, each without line feeds."""
-        self._rows.append(list(cells))
+        """Add a row: a cell for every heading, each shown on one line, whatever it holds."""
+        self._rows.append([one_line(cell, None) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = self._widths(options.max_width)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from motet_schemas.plan import Plan
 
 from motet_agents.qa.documents import MAX_BYTES, document_of, read_document
-from motet_gateway.strict_yaml import read_bytes, read_mapping, read_structured
+from motet_agents.strict_yaml import read_mapping, read_structured
+from motet_bus.files import read_file
 from motet_schemas.budget import ANY_LIMITS, limits_context
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.ids import check_token
 from motet_schemas.task import Reference, Task
-from motet_schemas.validation import explain, nearest, shown, unknown_field
+from motet_schemas.validation import explain, nearest, shown, shown_name, unknown_field
 
 INLINE_BYTES: Final = 8 * 1024
 DRAFT: Final = "draft"
@@ -76,7 +78,8 @@ def load_task(path: Path) -> LoadedTask:
     for name in content:
         if name not in _KEYS:
             rule = unknown_field(name, list(_KEYS))
-            raise InvalidInputError(f"{where}: {name}: {rule}", field=name, value=content[name], rule=rule)
+            name = shown_name(name)
+            raise InvalidInputError(f"{where}: {name}: {rule}", field=name, rule=rule)
     fields = {name: value for name, value in content.items() if value is not None and name not in ("id", "input")}
     inputs, documents = _read_input(content.get("input"), path)
     if isinstance(checklist := fields.get("checklist"), str):
@@ -109,7 +112,7 @@ def check_task(loaded: LoadedTask, playbooks: Mapping[str, Playbook], where: str
 
 
 def _read_checklist(given: str, path: Path) -> Any:
-    file = path.parent / Path(given).expanduser()
+    file = _beside(path, given)
     try:
         return read_structured(file, "checklist")
     except InvalidInputError as error:
@@ -119,8 +122,16 @@ def _read_checklist(given: str, path: Path) -> Any:
         ) from error
 
 
+def _beside(path: Path, given: str) -> Path:
+    """Return the file that a task file names: relative to it, or absolute; the user's own rights are the limit."""
+    try:
+        return path.parent / Path(given).expanduser()
+    except RuntimeError:  # the home of somebody who does not exist
+        return path.parent / given
+
+
 def _relative(file: Path) -> str:
-    return "" if file.exists() else "; paths are relative to the task file"
+    return "" if os.path.lexists(file) else "; paths are relative to the task file"
 
 
 def _read_input(given: object, path: Path) -> tuple[dict[str, Any], dict[str, Document]]:
@@ -157,10 +168,10 @@ def _check_names(inputs: dict[str, Any], path: Path) -> None:
             f"{path}: input: names both draft and text; give the draft once", field="input", rule="draft or text"
         )
     for name in inputs:
-        close = difflib.get_close_matches(name, _DOCUMENT_KEYS, n=1, cutoff=0.8)
+        close = difflib.get_close_matches(name[:100], _DOCUMENT_KEYS, n=1, cutoff=0.8)
         if name not in _DOCUMENT_KEYS and close and close[0] not in inputs:
             rule = unknown_field(name, list(_DOCUMENT_KEYS))
-            field = f"input.{name}"
+            field = f"input.{shown_name(name)}"
             raise InvalidInputError(f"{path}: {field}: {rule}", field=field, value=inputs[name], rule=rule)
 
 
@@ -174,10 +185,10 @@ def _read_document(inputs: dict[str, Any], path: Path, media_type: str | None) -
         raise InvalidInputError(
             f"{path}: input.{name}: must be {wanted}, not {shown(value)}", field=f"input.{name}", value=value
         )
-    file = path.parent / Path(value).expanduser() if name == DRAFT else None
+    file = _beside(path, value) if name == DRAFT else None
     try:
         if file is not None:
-            data = read_bytes(file, "input.draft", max_bytes=MAX_BYTES)
+            data = read_file(file, "input.draft", max_bytes=MAX_BYTES)
             read = read_document(data, name=str(file), media_type=media_type)
         else:
             read = document_of(value, name="input.text", media_type=media_type)

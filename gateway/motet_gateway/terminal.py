@@ -8,22 +8,18 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from motet_schemas.printing import COMMANDS, cut, printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _ENDLESS: Final = 100_000
-
-
-def printable(text: str) -> str:
-    """Return `text` with control and direction characters shown instead of sent; tabs and line feeds stay."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str, limit: int | None = 100) -> str:
     """Return `text` on one line, cut to `limit` characters when there is a limit."""
     flat = " ".join(printable(text).split())
-    return flat if limit is None or len(flat) <= limit else f"{flat[: limit - 1]}…"
+    return flat if limit is None else cut(flat, limit)
 
 
 def console(file: TextIO) -> Console:
@@ -55,7 +51,8 @@ def print_result(content: RenderableType) -> None:
 def print_json(document: Any, *, compact: bool = False) -> None:
     """Print the one JSON document of a command on standard output; `compact` on one line."""
     text = json.dumps(document, ensure_ascii=False, indent=None if compact else 2)
-    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+    # JSON escapes some control characters itself; the rest of them must not command a terminal either.
+    sys.stdout.write(COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, JsonValue
+from pydantic_core import CoreSchema
 
 DEEPEST: Final = 64
 """How many levels of lists and objects a JSON value may have, so that what carries it can still be read."""
@@ -33,6 +34,18 @@ Json = Annotated[JsonValue, AfterValidator(_plain)]
 """Anything that JSON can say: no NaN, no infinity, at most 64 levels deep."""
 
 
+def _stop_at_the_first(schema: object) -> None:
+    if isinstance(schema, dict):
+        part = cast("dict[str, object]", schema)
+        if part.get("type") in ("list", "tuple"):
+            part["fail_fast"] = True
+        for inner in part.values():
+            _stop_at_the_first(inner)
+    elif isinstance(schema, list):
+        for inner in cast("list[object]", schema):
+            _stop_at_the_first(inner)
+
+
 class Contract(BaseModel):
     """A record that crosses a process boundary.
 
@@ -48,6 +61,13 @@ class Contract(BaseModel):
     )
 
     schema_version: ClassVar[int] = 1
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Have every list stop at its first problem: an outsider's can hold a million, and each takes time and room."""
+        schema = handler(source)
+        _stop_at_the_first(schema)
+        return schema
 
     def evolve(self, **changes: object) -> Self:
         """Return a copy with `changes`, validated as a whole. Raises `pydantic.ValidationError`."""

@@ -26,6 +26,7 @@ from motet_schemas.events import (
     TaskCancel,
     TaskSubmitted,
 )
+from motet_schemas.letters import LetterAct
 from motet_schemas.report import Report
 from motet_schemas.work import VerificationResult
 
@@ -54,6 +55,8 @@ class Attempt:
     lost: StepExpired | None = None
     verification: VerificationResult | None = None
     letter: LetterDead | None = None
+    retried: bool = False
+    """Whether an operator had the handoff of this attempt, then the last at its step, handled again."""
     unreadable: str = ""
     """Why an outcome of this attempt did not parse; such an attempt has failed."""
 
@@ -61,6 +64,11 @@ class Attempt:
     def ended(self) -> bool:
         """Whether no claim can be live any more."""
         return self.record is not None or self.lost is not None or bool(self.unreadable)
+
+    @property
+    def wanted_again(self) -> bool:
+        """Whether an operator retried what broke for good: then another attempt is due."""
+        return self.retried and self.record is not None and self.record.failure is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +124,8 @@ class Letter:
 
     notice: LetterDead | None
     status: str = "dead"
+    act: LetterAct | None = None
+    """Who retried or discarded it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +159,8 @@ class Conversation:
     cancel: TaskCancel | None = None
     ending: Ending | None = None
     pending: dict[str, tuple[Output, int]] = field(default_factory=dict[str, tuple[Output, int]])
+    newer: dict[str, str] = field(default_factory=dict[str, str])
+    """Facts in a major version that this Motet cannot read, by subject, and why: with any, it must decide nothing."""
     waited: timedelta = timedelta()
     waiting_since: datetime | None = None
 

@@ -29,10 +29,16 @@ CONTENT_TYPE: Final = "content-type"
 CAUSE: Final = "motet-cause"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
+CALLER: Final = "motet-caller"
+"""The `traceparent` of the span, in a trace of its own, in which a task was submitted."""
 NATS_MSG_ID: Final = "Nats-Msg-Id"
 BODY_REFERENCE: Final = "motet-body-ref"
 
 _TYPE = re.compile(r"motet\.[a-z_.]+\.v([1-9][0-9]{0,99})")
+MOST_VALUES: Final = 2_000_000
+"""How many values a body may hold, guessed by its commas and brackets: parsed, each takes up to 100 bytes."""
+_COUNTED_FROM: Final = 1 << 20
+_PUNCTUATION: Final = (b",", b"[", b"{")
 _READING = limits_context(ANY_LIMITS)
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -52,7 +58,13 @@ class Fact:
 
     def to_output(self) -> Output:
         """Return the fact as one of the outputs that a `Handled` record lists."""
-        return Output(subject=str(self.subject), id=self.id, data=self.data.model_dump(mode="json", exclude_none=True))
+        version = self.data.schema_version
+        return Output(
+            subject=str(self.subject),
+            id=self.id,
+            data=self.data.model_dump(mode="json", exclude_none=True),
+            version=version if version > 1 else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,13 @@ class Unreadable:
     """Stands in for the data of an event that does not parse."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewerVersion(Unreadable):
+    """Stands in for the data of an event in a major version that this Motet cannot read: it is no rubbish."""
+
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +142,33 @@ def decode(subject: Subject, headers: Mapping[str, str], body: bytes, *, seq: in
 def decode_output(output: Output) -> tuple[Subject, EventData | Unreadable]:
     """Return subject and data of one listed output. Raises `InvalidInputError` for a subject that is not ours."""
     subject = parse(output.subject)
-    return subject, _validate(subject.kind, output.data)
+    newer = _newer(subject.kind, output.version or 1)
+    return subject, newer or _validate(subject.kind, output.data)
 
 
 def _read(subject: Subject, headers: Mapping[str, str], body: bytes) -> EventData | Unreadable:
-    contract = EVENTS[subject.kind]
     version = _TYPE.fullmatch(headers.get(CE_TYPE, ""))
-    if version and (len(version[1]) > 9 or int(version[1]) > contract.schema_version):
-        return Unreadable(
-            f"{subject.kind} is written in version {version[1]}, this Motet reads up to {contract.schema_version}; "
-            "upgrade this process"
-        )
-    return _validate(subject.kind, body)
+    newer = _newer(subject.kind, int(version[1])) if version else None
+    return newer or _validate(subject.kind, body)
+
+
+def _newer(kind: str, version: int) -> NewerVersion | None:
+    known = EVENTS[kind].schema_version
+    if version <= known:
+        return None
+    return NewerVersion(
+        f"{kind} was written by a newer Motet, in version {version}, and this one reads up to {known}: "
+        "upgrade this agent, then `motet dead retry`",
+        version,
+    )
 
 
 def _validate(kind: str, data: bytes | Mapping[str, object]) -> EventData | Unreadable:
     contract = EVENTS[kind]
     try:
         if isinstance(data, bytes):
+            if len(data) > _COUNTED_FROM and sum(map(data.count, _PUNCTUATION)) > MOST_VALUES:
+                return Unreadable(f"{kind}: the body may hold more than {MOST_VALUES:,} values")
             return contract.model_validate_json(data, context=_READING, extra="ignore")
         return contract.model_validate(data, strict=False, context=_READING, extra="ignore")
     except ValidationError as error:

@@ -72,6 +72,13 @@ class NotAllowedError(MotetError):
     code = "not_allowed"
 
 
+class NewerVersionError(MotetError):
+    """A newer Motet wrote it, in a major version that this process cannot read; one that was upgraded can."""
+
+    code = "newer_version"
+    retryable = True
+
+
 class NotFoundError(MotetError):
     """No such conversation, escalation, object or dead letter."""
 

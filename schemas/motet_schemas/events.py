@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from motet_schemas.base import Contract
+from motet_schemas.archive import Archive
+from motet_schemas.base import Contract, Json
 from motet_schemas.human import Escalation, HumanAnswer, Silence
-from motet_schemas.letters import LetterAct, LetterNotice
+from motet_schemas.letters import LetterAct, LetterNotice, LetterRetry
 from motet_schemas.plan import Plan, PlanRefusal, PlanRequest
 from motet_schemas.report import Report
 from motet_schemas.task import CancelRequest, Task
@@ -44,6 +45,12 @@ class TaskCancel(CancelRequest):
     """A request to stop."""
 
     KIND: ClassVar[str] = "task.cancel"
+
+
+class TaskArchived(Archive):
+    """What had been recorded of an ended conversation left the stream; the `task.…` facts stay."""
+
+    KIND: ClassVar[str] = "task.archived"
 
 
 class PlanRequested(PlanRequest):
@@ -130,8 +137,8 @@ class LetterDead(LetterNotice):
     KIND: ClassVar[str] = "letter.dead"
 
 
-class LetterRetried(LetterAct):
-    """A dead letter was sent again to the consumer that had failed."""
+class LetterRetried(LetterRetry):
+    """A dead letter goes to the consumer that had failed, and to no other."""
 
     KIND: ClassVar[str] = "letter.retried"
 
@@ -158,8 +165,9 @@ class Output(Contract):
     """One fact that a run decided to record."""
 
     subject: str = Field(max_length=500, description="Its subject, without namespace.")
-    id: str = Field(min_length=8, max_length=64, description="Its `ce-id`, fixed here, so that it is known again.")
-    data: dict[str, JsonValue] = Field(description="Its body.")
+    id: str = Field(pattern=r"^[!-~]{8,64}$", description="Its `ce-id`, fixed here, so that it is known again.")
+    data: dict[str, Json] = Field(description="Its body.")
+    version: int | None = Field(default=None, ge=1, description="The major version of its body; null is 1.")
 
 
 class Handled(Contract):
@@ -167,7 +175,9 @@ class Handled(Contract):
 
     KIND: ClassVar[str] = "handled"
 
-    outputs: tuple[Output, ...] = Field(default=(), description="In the order in which they are emitted.")
+    outputs: tuple[Output, ...] = Field(
+        default=(), max_length=2_000, description="In the order in which they are emitted."
+    )
 
 
 EventData = (
@@ -176,6 +186,7 @@ EventData = (
     | TaskFailed
     | TaskCancelled
     | TaskCancel
+    | TaskArchived
     | PlanRequested
     | PlanCreated
     | PlanRejected
@@ -205,6 +216,7 @@ EVENTS: Final[dict[str, type[EventData]]] = {
         TaskFailed,
         TaskCancelled,
         TaskCancel,
+        TaskArchived,
         PlanRequested,
         PlanCreated,
         PlanRejected,

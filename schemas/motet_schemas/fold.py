@@ -6,15 +6,16 @@ can neither block nor break a conversation. After the end nothing changes any mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from motet_schemas import fold_attempts as attempts
+from motet_schemas import fold_newer as newer
 from motet_schemas.budget import Usage
 from motet_schemas.conversation import Alarm, Conversation, Ending, Letter, Question, Revision
-from motet_schemas.envelope import Event, Unreadable, decode_output
+from motet_schemas.envelope import Event, NewerVersion, Unreadable, decode_output
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.events import (
     EscalateAnswered,
@@ -23,6 +24,8 @@ from motet_schemas.events import (
     EventData,
     Handled,
     LetterDead,
+    LetterDiscarded,
+    LetterRetried,
     PlanCreated,
     PlanRejected,
     PlanRequested,
@@ -56,17 +59,18 @@ def fold(state: Conversation, event: Event) -> Conversation:
     if event.seq <= state.last_seq or event.subject.conversation != state.id:
         return state
     now = event.time if state.now is None else max(state.now, event.time)
+    known_seq = state.last_seq
     state = state.evolve(last_seq=event.seq, now=now)
-    if state.ending is not None:
-        return state
     key = str(event.subject)
     if event.kind == "timer.fired":  # a tick may overtake the fact that its timer is set
         key = key.replace("timer.fired.", "timer.set.", 1)
     taken = key in state.pending and isinstance(event.data, Unreadable) and event.kind != "timer.fired"
     if key in state.pending:
         state = state.evolve(pending={name: value for name, value in state.pending.items() if name != key})
+    if state.ending is not None:  # the end itself may have been decided by a record, and emitted after it
+        return state
     if event.subject.family == "handled":
-        state = _record(state, event, now)
+        state = _record(state, event, now, known_seq)
     elif taken:
         state = _taken(state, event.subject)
     else:
@@ -74,15 +78,28 @@ def fold(state: Conversation, event: Event) -> Conversation:
     return _count_waiting(state, now)
 
 
-def _record(state: Conversation, event: Event, now: datetime) -> Conversation:
-    if event.subject.verb != ORCHESTRATOR or not isinstance(event.data, Handled):
+def _record(state: Conversation, event: Event, now: datetime, known_seq: int) -> Conversation:
+    """Take over what was decided, unless something was said since the sequence that the record's subject names.
+
+    A replicated stream may store such a decision: its leader compares a fence with what all replicas have, and another
+    fact can be on its way to them. It is then void, for all readers, as if it had been refused.
+    """
+    if event.subject.verb != ORCHESTRATOR or known_seq > int(event.subject.detail[0]):
+        return state
+    if isinstance(event.data, NewerVersion):
+        return state.evolve(newer={**state.newer, str(event.subject): event.data.reason})
+    if not isinstance(event.data, Handled):
         return state
     for output in event.data.outputs:
         try:
             subject, data = decode_output(output)
         except InvalidInputError:
             continue
-        if subject.family == "handled" or subject.conversation != state.id or isinstance(data, Unreadable):
+        if subject.family == "handled" or subject.conversation != state.id:
+            continue
+        if isinstance(data, NewerVersion):
+            state = newer.noted(state, subject, data)
+        if isinstance(data, Unreadable):
             continue
         if state.ending is not None:
             break
@@ -108,6 +125,8 @@ def _taken(state: Conversation, subject: Subject) -> Conversation:
 
 def _apply(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
     rule = _RULES.get(subject.kind)
+    if isinstance(data, NewerVersion):
+        state = newer.noted(state, subject, data)
     return state if rule is None else rule(state, subject, data, now)
 
 
@@ -137,6 +156,8 @@ def _cancel(state: Conversation, subject: Subject, data: Data, now: datetime) ->
 
 
 def _ended(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
+    if isinstance(data, NewerVersion):
+        return state.evolve(ending=newer.ended(state, subject, data, now), pending={})
     if not isinstance(data, TaskCompleted | TaskFailed | TaskCancelled):
         return state
     return state.evolve(ending=Ending(status=subject.verb, report=data, at=now), pending={})
@@ -211,33 +232,48 @@ def _answered(state: Conversation, subject: Subject, data: Data, now: datetime) 
         answered = replace(question, broken=f"{data.decision} is no allowed answer", answered_at=now)
     else:
         answered = replace(question, answer=data, answered_at=now)
-    return state.evolve(questions={**state.questions, subject.number: answered})
+    state = state.evolve(questions={**state.questions, subject.number: answered})
+    return newer.carried_on(state, question.raised.letter) if answered.decision == "approve" else state
 
 
 def _letter_dead(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    key = subject.detail[0]
+    key = subject.letter
     if key in state.letters:
         return state
     notice = data if isinstance(data, LetterDead) else None
     state = state.evolve(letters={**state.letters, key: Letter(notice=notice)})
-    return state if notice is None else _mark(state, notice, notice)
+    if notice is None or (notice.consumer == ORCHESTRATOR and newer.is_newer(notice)):
+        return state  # whoever reads the conversation as an orchestrator does, sees what that one could not
+    return _mark(state, notice.subject, notice)
 
 
 def _letter_act(state: Conversation, subject: Subject, data: Data, now: datetime) -> Conversation:
-    key = subject.detail[0]
-    letter = state.letters.get(key)
-    if letter is None or letter.status == subject.verb:
+    """The first act counts. What does not parse is none: no consumer follows it either."""
+    letter = state.letters.get(subject.letter)
+    if letter is None or letter.status != "dead" or not isinstance(data, LetterRetried | LetterDiscarded):
         return state
-    state = state.evolve(letters={**state.letters, key: replace(letter, status=subject.verb)})
-    if letter.notice is None:
+    acted = replace(letter, status=subject.verb, act=data)
+    state = state.evolve(letters={**state.letters, subject.letter: acted})
+    if letter.notice is None or subject.verb == "discarded":  # what could not be handled is still not done
         return state
-    return _mark(state, letter.notice, None if subject.verb == "retried" else letter.notice)
+    others = [one.notice for one in state.letters.values() if one.status != "retried" and one.notice is not None]
+    return _mark(state, letter.notice.subject, next(_about_the_same(letter.notice, others), None))
 
 
-def _mark(state: Conversation, notice: LetterDead, mark: LetterDead | None) -> Conversation:
+def _about_the_same(notice: LetterDead, others: list[LetterDead]) -> Iterator[LetterDead]:
+    """Yield the letters, newest first, that keep the same attempt or revision from being done."""
+    about = notice.subject.split(".")
+    for other in reversed(others):
+        known = other.subject.split(".")
+        step = about[0] == known[0] == "step" and about[2:5] == known[2:5]
+        if other.subject == notice.subject or step:
+            yield other
+
+
+def _mark(state: Conversation, message: str, mark: LetterDead | None) -> Conversation:
     """Note a dead letter, or its retry, at the attempt or plan revision whose message it is."""
     try:
-        about = parse(notice.subject)
+        about = parse(message)
     except InvalidInputError:
         return state
     if about.conversation != state.id:
@@ -246,7 +282,10 @@ def _mark(state: Conversation, notice: LetterDead, mark: LetterDead | None) -> C
         attempt = state.attempt(about.step, about.number)
         if attempt is None or (about.kind == "step.executed" and attempt.record is None):
             return state
-        return attempts.with_attempt(state, replace(attempt, letter=mark))
+        again = mark is None and about.kind == "step.ready" and state.opened(about.step)[-1:] == (attempt,)
+        return attempts.with_attempt(
+            state, replace(attempt, letter=mark, retried=mark is None and (again or attempt.retried))
+        )
     if about.kind == "plan.requested" and (revision := state.revisions.get(about.number)) is not None:
         return state.evolve(revisions={**state.revisions, about.number: replace(revision, letter=mark)})
     return state

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from motet_schemas.conversation import Attempt, Claim, Conversation
-from motet_schemas.envelope import Unreadable
+from motet_schemas.envelope import NewerVersion, Unreadable
 from motet_schemas.events import (
     EventData,
     StepClaimed,
@@ -20,6 +21,10 @@ from motet_schemas.events import (
 from motet_schemas.subjects import Subject
 
 Data = EventData | Unreadable
+
+_NEWER_CLAIM: Final = timedelta(seconds=60)
+"""How long a claim lives whose own time cannot be read: twice as long as claims live by default."""
+_DEAD: Final = timedelta()
 
 
 def with_attempt(state: Conversation, attempt: Attempt) -> Conversation:
@@ -52,7 +57,7 @@ def claimed(state: Conversation, subject: Subject, data: Data, now: datetime) ->
     if isinstance(data, StepClaimed):
         claim = Claim(owner=data.owner, nonce=data.nonce, live_until=now + timedelta(seconds=data.ttl_s))
     else:
-        claim = Claim(owner="", nonce="", live_until=now)
+        claim = Claim(owner="", nonce="", live_until=now + (_NEWER_CLAIM if isinstance(data, NewerVersion) else _DEAD))
     return with_attempt(state, replace(attempt, claim=claim))
 
 
@@ -60,6 +65,8 @@ def renewed(state: Conversation, subject: Subject, data: Data, now: datetime) ->
     """The owner lives on; anybody else renews nothing."""
     attempt = _at(state, subject)
     claim = attempt.claim
+    if claim is not None and not attempt.ended and isinstance(data, NewerVersion) and not claim.nonce:
+        return with_attempt(state, replace(attempt, claim=replace(claim, live_until=now + _NEWER_CLAIM)))
     if claim is None or attempt.ended or not isinstance(data, StepRenewed) or data.nonce != claim.nonce:
         return state
     renewed = replace(claim, live_until=now + timedelta(seconds=data.ttl_s))

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from motet_schemas.errors import InvalidInputError
+from motet_schemas.printing import cut
 
 TOKEN_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"  # noqa: S105
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -23,9 +24,8 @@ def check_token(value: str, field: str) -> str:
     Raises `InvalidInputError`, naming `field`, for anything else: a dot or a wildcard would change what is addressed.
     """
     if not _TOKEN.fullmatch(value):
-        shown = value if len(value) <= 80 else value[:77] + "..."
         raise InvalidInputError(
-            f"{field}: {shown!r} cannot be part of a subject; use 1 to 64 letters, digits, '_' or '-' "
+            f"{field}: {cut(value, 80)!r} cannot be part of a subject; use 1 to 64 letters, digits, '_' or '-' "
             "(no dots, no wildcards, no spaces)",
             field=field,
             value=value,

@@ -14,10 +14,22 @@ class LetterNotice(Contract):
 
     consumer: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$", description="The consumer that gave up.")
     subject: str = Field(max_length=500, description="The message's subject.")
-    sequence: int = Field(ge=1, description="The message's sequence in the stream.")
-    deliveries: int = Field(ge=1, description="How often it was delivered.")
+    sequence: int = Field(
+        ge=1, description="What the letter is called after: the message's sequence, or that of the retry that failed."
+    )
+    message: int | None = Field(
+        default=None,
+        ge=1,
+        description="The message's sequence in the stream, where the letter is called after a retry.",
+    )
+    deliveries: int = Field(ge=1, description="How often it was delivered, retries included.")
     failure: Failure = Field(description="Why it could not be handled.")
     instance: str = Field(default="", max_length=200, description="Who gave up.")
+    agent: str = Field(default="", max_length=200, description="The name of the agent that gave up.")
+    version: str = Field(default="", max_length=100, description="The version of Motet that it ran.")
+    first_failed_at: AwareDatetime | None = Field(
+        default=None, description="When it failed for the first time, by the agent's clock."
+    )
 
 
 class DeadLetter(LetterNotice):
@@ -35,3 +47,14 @@ class LetterAct(Contract):
 
     by: str = Field(min_length=1, max_length=200, description="Who.")
     reason: Note = Field(default="", description="Why.")
+
+
+class LetterRetry(LetterAct):
+    """The consumer that gave up reads the message again and handles it as if it had just been delivered."""
+
+    message: int | None = Field(
+        default=None, ge=1, description="The message's sequence in the stream; by default the letter's own."
+    )
+    subject: str = Field(default="", max_length=500, description="The message's subject, should it be gone.")
+    tries: int = Field(default=1, ge=1, description="How often it was delivered before.")
+    first_failed_at: AwareDatetime | None = Field(default=None, description="When it failed for the first time.")

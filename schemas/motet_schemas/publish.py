@@ -66,6 +66,7 @@ RECORDS: Final[dict[str, type[Contract]]] = {
 
 SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
     "client": ("task.submitted", "task.cancel"),
+    "outsider": ("task.submitted", "task.cancel"),
     "orchestrator": (
         "plan.requested",
         "step.ready",
@@ -93,7 +94,7 @@ SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
         "handled",
     ),
     "desk": ("escalate.answered",),
-    "operator": ("letter.retried", "letter.discarded", "task.cancel"),
+    "operator": ("letter.retried", "letter.discarded", "task.cancel", "task.archived"),
     "server": ("timer.fired",),
 }
 """Who says what."""
@@ -101,12 +102,12 @@ SPEAKERS: Final[dict[str, tuple[str, ...]]] = {
 LISTENERS: Final[dict[str, tuple[str, ...]]] = {
     "client": ("task.completed", "task.failed", "task.cancelled"),
     "orchestrator": tuple(kind for kind in EVENTS if kind != "timer.set"),
-    "planner": ("plan.requested",),
-    "executor": ("step.ready",),
-    "verifier": ("step.executed",),
+    "planner": ("plan.requested", "letter.retried"),
+    "executor": ("step.ready", "letter.retried"),
+    "verifier": ("step.executed", "letter.retried"),
     "specialist": tuple(EVENTS),
     "desk": ("escalate.raised", "escalate.timed_out"),
-    "operator": ("letter.dead",),
+    "operator": ("letter.dead", "letter.retried", "letter.discarded"),
     "server": ("timer.set",),
 }
 """Who waits for what."""
@@ -116,25 +117,26 @@ _PARAMETERS: Final[dict[str, str]] = {
     "conversation": "The conversation: the caller's idempotency key.",
     "kind": "The kind of task: the playbook's name.",
     "who": "Who asks.",
+    "archive": f"The archive's number in its conversation. {_NUMBER}",
     "revision": f"The plan's revision. {_NUMBER}",
     "step": "The step's id.",
     "attempt": f"The attempt at the step. {_NUMBER}",
     "capability": "Who can do the step: workers listen on `step.ready.*.*.*.<capability>`.",
     "number": f"The question's number in its conversation. {_NUMBER}",
-    "letter": "`<consumer>-<sequence>`: who gave up on which message.",
     "what": "What the timer is for: one to four tokens.",
-    "consumer": "The consumer that handled the event.",
-    "sequence": f"The stream sequence of the event that was handled. {_NUMBER}",
+    "consumer": "The consumer that handled the event, or gave up on it.",
+    "sequence": f"The stream sequence of the event that was handled, or given up on. {_NUMBER}",
 }
 _DETAILS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("task.submitted", "task.completed", "task.failed", "task.cancelled"), ("kind",)),
     "task.cancel": ("who",),
+    "task.archived": ("archive",),
     **dict.fromkeys(("plan.requested", "plan.created", "plan.rejected"), ("revision",)),
     "step.ready": ("step", "attempt", "capability"),
     **dict.fromkeys(("step.claimed", "step.renewed", "step.executed", "step.expired"), ("step", "attempt")),
     **dict.fromkeys(("verify.passed", "verify.failed"), ("step", "attempt")),
     **dict.fromkeys(("escalate.raised", "escalate.answered", "escalate.timed_out"), ("number",)),
-    **dict.fromkeys(("letter.dead", "letter.retried", "letter.discarded"), ("letter",)),
+    **dict.fromkeys(("letter.dead", "letter.retried", "letter.discarded"), ("consumer", "sequence")),
     **dict.fromkeys(("timer.set", "timer.fired"), ("what",)),
 }
 

@@ -127,7 +127,7 @@ def _is_moot(state: Conversation, question: Question) -> bool:
     if step is None or is_done(state, step):
         return plan is not None
     attempt = state.attempt(step.id, raised.attempt) if raised.attempt is not None else None
-    return attempt is not None and judge(attempt, step) == "open"
+    return attempt is not None and (attempt.wanted_again or judge(attempt, step) == "open")
 
 
 def is_awaited(state: Conversation) -> bool:
@@ -240,8 +240,8 @@ def granted(state: Conversation, reason: str) -> int:
 
 
 def revisions_granted(state: Conversation, step: str | None = None) -> int:
-    """Count the attempts that humans asked for with `revise`, for one step or for all."""
-    return sum(
+    """Count the attempts that humans asked for, of one step or of all: with `revise`, or by retrying a dead letter."""
+    revised = sum(
         1
         for question in state.questions.values()
         if question.decision == "revise"
@@ -249,6 +249,8 @@ def revisions_granted(state: Conversation, step: str | None = None) -> int:
         and question.raised.step is not None
         and (step is None or question.raised.step == step)
     )
+    names = state.attempts if step is None else (step,)
+    return revised + sum(1 for name in names for attempt in state.opened(name) if attempt.wanted_again)
 
 
 def attempts_allowed(state: Conversation) -> int:

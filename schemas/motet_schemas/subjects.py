@@ -13,6 +13,7 @@ from typing import Final
 
 from motet_schemas.errors import InvalidInputError
 from motet_schemas.ids import check_token
+from motet_schemas.printing import cut
 
 KINDS: Final[dict[str, int | tuple[int, int]]] = {
     "task.submitted": 1,
@@ -20,6 +21,7 @@ KINDS: Final[dict[str, int | tuple[int, int]]] = {
     "task.failed": 1,
     "task.cancelled": 1,
     "task.cancel": 1,
+    "task.archived": 1,
     "plan.requested": 1,
     "plan.created": 1,
     "plan.rejected": 1,
@@ -33,20 +35,23 @@ KINDS: Final[dict[str, int | tuple[int, int]]] = {
     "escalate.raised": 1,
     "escalate.answered": 1,
     "escalate.timed_out": 1,
-    "letter.dead": 1,
-    "letter.retried": 1,
-    "letter.discarded": 1,
+    "letter.dead": (1, 2),
+    "letter.retried": (1, 2),
+    "letter.discarded": (1, 2),
     "timer.set": (1, 4),
     "timer.fired": (1, 4),
 }
-"""Every kind of event and how many details follow its conversation. `handled.<consumer>` (one detail) joins them."""
+"""Every kind of event and how many details follow its conversation. `handled.<consumer>` (one detail) joins them.
+
+A letter is called `<consumer>.<sequence>`; Motet 0.1.0 said `<consumer>-<sequence>`, in one token.
+"""
 
 FAMILIES: Final = ("task", "plan", "step", "verify", "escalate", "letter", "timer", "handled")
 ALARM: Final = "alarm"
 """The family of schedules that wait at the server: `alarm.<conversation>.<what>`."""
 TICK: Final = "tick"
 """The family of schedules that have fired; the stream of conversations shows them as `timer.fired`."""
-_RESERVED: Final = frozenset({*FAMILIES, ALARM, TICK, "dead", "signal"})
+_RESERVED: Final = frozenset({*FAMILIES, ALARM, TICK, "ask", "dead", "signal"})
 LONGEST_CONSUMER: Final = 128
 _CONSUMER: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -82,6 +87,13 @@ class Subject:
             return int(self.detail[0])
         raise ValueError(f"{self} has no number")
 
+    @property
+    def letter(self) -> str:
+        """A dead letter's name: `<consumer>-<sequence>`. Only for `letter.…` subjects; `ValueError` for others."""
+        if self.family != "letter":
+            raise ValueError(f"{self} speaks of no letter")
+        return "-".join(self.detail)
+
     def __str__(self) -> str:
         return ".".join((self.family, self.verb, self.conversation, *self.detail))
 
@@ -105,7 +117,7 @@ def parse(text: str) -> Subject:
     tokens = text.split(".")
     if len(tokens) < 4:
         raise InvalidInputError(
-            f"subject {text!r}: needs <family>.<verb>.<conversation>.<detail>", field="subject", value=text
+            f"subject {cut(text, 200)!r}: needs <family>.<verb>.<conversation>.<detail>", field="subject", value=text
         )
     return _checked(tokens[0], tokens[1], tokens[2], tuple(tokens[3:]))
 
@@ -116,7 +128,7 @@ def _checked(family: str, verb: str, conversation: str, detail: tuple[str, ...])
         allowed: int | tuple[int, int] = 1
     elif (known := KINDS.get(f"{family}.{verb}")) is None:
         raise InvalidInputError(
-            f"subject: there is no event {family}.{verb}; known are {', '.join(KINDS)}",
+            f"subject: there is no event {cut(f'{family}.{verb}', 200)!r}; known are {', '.join(KINDS)}",
             field="subject",
             value=f"{family}.{verb}",
         )
@@ -153,9 +165,9 @@ def _check_consumer(token: str) -> None:
 
 
 def _check_number(family: str, verb: str, detail: tuple[str, ...]) -> None:
-    if family in ("plan", "escalate", "handled"):
+    if family in ("plan", "escalate", "handled") or (family, verb) == ("task", "archived"):
         text = detail[0]
-    elif family in ("step", "verify"):
+    elif family in ("step", "verify") or (family == "letter" and len(detail) > 1):
         text = detail[1]
     else:
         return
@@ -189,6 +201,36 @@ def capability_filter(capability: str) -> str:
     return f"step.ready.*.*.*.{check_token(capability, 'capability')}"
 
 
+def letter_filter(consumer: str, verb: str = "retried") -> str:
+    """Return the filter that matches what was done with the dead letters of one consumer; its retries are for it."""
+    _check_consumer(consumer)
+    return f"letter.{verb}.*.{consumer}.*"
+
+
+def matches(filter_: str, subject: str) -> bool:
+    """Say whether a filter matches every subject that `subject`, itself a subject or a filter, stands for."""
+    wanted, given = filter_.split("."), subject.split(".")
+    for position, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > position
+        if position >= len(given) or given[position] == ">" or part not in ("*", given[position]):
+            return False
+    return len(wanted) == len(given)
+
+
+class Filters:
+    """Several filters: `subject in filters` says whether one of them matches it."""
+
+    __slots__ = ("_names", "_prefixes")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+        self._prefixes = tuple(name[:-1] for name in self._names if name.endswith(".>") and "*" not in name)
+
+    def __contains__(self, subject: str) -> bool:
+        return subject.startswith(self._prefixes) or any(matches(name, subject) for name in self._names)
+
+
 def kind_filter(kind: str) -> str:
     """Return the filter that matches every event of `kind`. Raises `InvalidInputError` for an unknown kind."""
     if kind not in KINDS:
@@ -196,6 +238,18 @@ def kind_filter(kind: str) -> str:
             f"kind: there is no event {kind!r}; known are {', '.join(KINDS)}", field="kind", value=kind
         )
     return f"{kind}.>"
+
+
+def kind_shape(kind: str, *, consumer: str = "*") -> str:
+    """Return the filter that matches the subjects of `kind` and nothing that is none: `step.claimed.*.*.*`.
+
+    For `handled` they are those of `consumer`. Raises `InvalidInputError` for an unknown kind.
+    """
+    if kind == "handled":
+        return f"handled.{consumer}.*.*"
+    kind_filter(kind)
+    details = KINDS[kind]
+    return f"{kind}.*{'.*' * details}" if isinstance(details, int) else f"{kind}.*.>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +279,7 @@ class Namespace:
         prefix = f"{self.name}."
         if not wire.startswith(prefix):
             raise InvalidInputError(
-                f"subject {wire!r} is not in the namespace {self.name!r}", field="subject", value=wire
+                f"subject {cut(wire, 200)!r} is not in the namespace {self.name!r}", field="subject", value=wire
             )
         return wire[len(prefix) :]
 

@@ -14,8 +14,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from motet_schemas.errors import InvalidInputError
+from motet_schemas.printing import cut, printable
 
 _SHOWN_CHARACTERS = 80
+_LONGEST_PATH = 300
+_LONGEST_NAME = 100
 _TEXT_WANTED = "must be text"
 _RULES = {
     "missing": "is required",
@@ -48,7 +51,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Inval
     path, fields = _walk(first["loc"], model)
     same_place = [problem for problem in problems if _walk(problem["loc"], model)[0] == path]
     rule = _rule(first, path, fields, model) if len(same_place) == 1 else _alternatives(same_place, path, fields, model)
-    field = ".".join(path)
+    field = cut(".".join(map(shown_name, path)), _LONGEST_PATH)
     more = len(problems) - len(same_place)
     tail = f" ({more} more {'problem' if more == 1 else 'problems'})" if more else ""
     opening = f"{where}: {field}: " if field else f"{where}: "
@@ -58,6 +61,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Inval
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that looks most like `name`, or None when none is close."""
+    if len(name) > _LONGEST_NAME:
+        return None
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.5)
     return by_folded[close[0]] if close else None
@@ -70,10 +75,14 @@ def unknown_field(name: str, known: list[str]) -> str:
     return f"unknown field{hint} Known here: {', '.join(known)}"
 
 
+def shown_name(name: str) -> str:
+    """Return a name that somebody made up as it may stand in a message: short, and unable to command a terminal."""
+    return cut(printable(name), _SHOWN_CHARACTERS)
+
+
 def shown(value: object) -> str:
     """Return `value` as it may stand in a message: short, and quoted when it is text."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+    return cut(repr(value if not isinstance(value, str) else value[: _SHOWN_CHARACTERS + 1]), _SHOWN_CHARACTERS)
 
 
 def _rule(problem: ErrorDetails, path: list[str], fields: list[FieldInfo], model: type[BaseModel]) -> str:

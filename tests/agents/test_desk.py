@@ -14,10 +14,12 @@ from motet_bus.fences import Fence
 from motet_bus.link import Link
 from motet_schemas import (
     ConflictError,
+    Conversation,
     EscalateAnswered,
     EscalateRaised,
     EscalateTimedOut,
     Fact,
+    Handled,
     HumanAnswer,
     InvalidInputError,
     Namespace,
@@ -29,7 +31,7 @@ from motet_schemas import (
     TotalUsage,
 )
 from motet_schemas.human import Decision
-from motet_schemas.subjects import build
+from motet_schemas.subjects import build, handled
 from tests.bus.support import bus_as, kinds, options, outsider_writes
 
 APPROVE = HumanAnswer(decision="approve", answered_by="ann", note="fine")
@@ -215,3 +217,24 @@ async def test_a_guest_that_is_not_the_desk_may_not_answer(guest: Client, orches
     await ask(orchestrator)
     with pytest.raises(NotAllowedError):
         await desk.answer(guest, "c1", 1, APPROVE)
+
+
+async def test_an_answer_to_what_is_decided_but_not_yet_said_is_refused(
+    clerk: Client, guest: Client, orchestrator: Bus
+) -> None:
+    await guest.submit(Task(kind="content-qa"), "c1")
+    seq = await ask(orchestrator)
+    silence = EscalateTimedOut(decision="reject", due_at=datetime.now(UTC))
+    said = Fact(build("escalate.timed_out", "c1", 1), silence)
+    state = await clerk.load("c1")
+    record = Fact(handled("orchestrator", "c1", seq), Handled(outputs=(said.to_output(),)))
+    answering = desk.answer(clerk, "c1", 1, APPROVE)
+    real = clerk.load
+
+    async def load_before_the_record(conversation: str) -> Conversation:
+        await orchestrator.journal.append(record)
+        return state if conversation == "c1" else await real(conversation)
+
+    clerk.load = load_before_the_record  # type: ignore[method-assign]
+    with pytest.raises(ConflictError, match="timed out, a moment ago"):
+        await answering

@@ -124,7 +124,7 @@ async def test_work_that_nobody_handed_out_goes_to_the_dead_letters(
 ) -> None:
     await executed(link, namespace)
     async with running(verifier, nats_url, namespace):
-        await eventually(lambda: orchestrator.journal.read_last("letter.dead.c1.*"))
+        await eventually(lambda: orchestrator.journal.read_last("letter.dead.c1.>"))
     [letter] = await dead_letters(link, namespace)
     assert "nobody handed this step out" in letter.failure.message
     assert await orchestrator.journal.read_last("verify.*.c1.s1.1") is None

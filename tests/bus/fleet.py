@@ -8,9 +8,10 @@ from pathlib import Path
 
 from motet_bus import Client
 from motet_bus.link import Link
-from motet_schemas import Conversation, Namespace, StepExecuted, Task, standing
+from motet_schemas import Conversation, Namespace, StepExecuted, Task
+from motet_schemas.audit import audit
 from tests.bus.processes import AgentProcess, AgentProcesses
-from tests.bus.support import dead_letters, eventually, stored, stored_twice
+from tests.bus.support import dead_letters, eventually
 
 PLAYBOOK = """
 name: three-steps
@@ -91,20 +92,21 @@ async def all_ended(client: Client, names: list[str], *, within_s: float) -> lis
 
 
 async def check_everything(client: Client, link: Link, namespace: Namespace, states: list[Conversation]) -> None:
-    """Assert what a conversation owes: it completed, every fact stands once, no lost claim cost an attempt."""
+    """Assert what a conversation owes: it completed, no lost claim cost an attempt, and the oracle has no complaint."""
     for state in states:
         assert state.ending is not None
         assert state.ending.status == "completed", state.ending.report.concerns
         assert state.ending.report.usage.attempts == 3
-        assert state.pending == {}
-        for step in ("a", "b", "c"):
-            attempts = state.opened(step)
-            assert sum(1 for attempt in attempts if attempt.record is not None) == 1
-            assert standing.attempts_made(state, [step]) == 1
-    assert await stored_twice(link, namespace) == []
     assert await dead_letters(link, namespace) == []
-    ends = await stored(link, namespace, "task.completed.>")
-    assert len(ends) == len(states)
+    await no_promise_is_broken(client, [state.id for state in states])
+
+
+async def no_promise_is_broken(client: Client, names: list[str]) -> None:
+    """Assert that the oracle finds nothing wrong with these conversations, which are at rest."""
+    letters = await dead_letters(client.link, client.namespace)
+    for name in names:
+        about = [letter for letter in letters if letter.subject.split(".")[2] == name]
+        assert audit(name, await client.events(name), letters=about) == []
 
 
 async def results_are_of_real_runs(client: Client, processes: AgentProcesses, names: list[str]) -> None:

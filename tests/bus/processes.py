@@ -63,7 +63,11 @@ class AgentProcesses:
         self.defaults: dict[str, Any] = {"claim_ttl_s": 1.0, "ack_wait_s": 0.5}
 
     def start(self, agent: str, **order: object) -> AgentProcess:
-        """Start `module:agent`; `crash` names the point at which it kills itself, once."""
+        """Start `module:agent`; `crash` names the point at which it kills itself, once.
+
+        It does so when it passes that point for the `nth` time; `signal` is what it sends itself instead of SIGKILL.
+        `clock_off_s` is by how much its clock is wrong.
+        """
         ready_file = self._folder / f"ready-{len(self._started)}"
         log = self._folder / "agents.log"
         full: dict[str, object] = {

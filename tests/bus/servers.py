@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from motet_bus.link import Link
+from motet_bus.parent_watch import tethered
 
 READY_S: Final = 15.0
 
@@ -31,14 +32,30 @@ def nats_server_binary() -> Path:
 class NatsServer:
     """One nats-server process on a loopback port of its own, with its store in `directory`.
 
-    `config` is added to its configuration file (NATS configuration syntax).
+    `config` is added to its configuration file (NATS configuration syntax). A `secured` one has the accounts and keys
+    that `motet auth init` makes.
     """
 
-    def __init__(self, directory: Path, *, jetstream: bool = True, config: str = "", user_info: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        jetstream: bool = True,
+        config: str = "",
+        user_info: str = "",
+        scheme: str = "nats",
+        secured: bool = False,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.port = free_port()
         self.user_info = user_info
+        self._scheme = "tls" if secured else scheme
+        if secured:
+            from tests.bus import secured as bus
+
+            config += bus.secured_config(directory, bus.principals(), bus.EveryNamespace())
+            self.user_info = bus.god_info(directory)
         lines = ["host: 127.0.0.1", f"port: {self.port}"]
         if jetstream:
             lines.append(f"jetstream {{ store_dir: {json.dumps(str(directory / 'store'))}, sync_interval: 100ms }}")
@@ -49,7 +66,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """The URL with the user information, if any."""
-        return f"nats://{self.user_info}@{self.address}" if self.user_info else f"nats://{self.address}"
+        return f"{self._scheme}://{self.user_info}@{self.address}" if self.user_info else f"nats://{self.address}"
 
     @property
     def address(self) -> str:
@@ -64,9 +81,8 @@ class NatsServer:
     def start(self) -> NatsServer:
         """Start it and wait until it greets. Raises `RuntimeError` with its log when it does not."""
         with (self.directory / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [nats_server_binary(), "-c", self._config_file], stdout=log, stderr=log, start_new_session=True
-            )
+            command = tethered([str(nats_server_binary()), "-c", str(self._config_file)])
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:

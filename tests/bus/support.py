@@ -30,6 +30,7 @@ from motet_schemas import (
     TaskSubmitted,
 )
 from motet_schemas.subjects import build
+from tests.bus.secured import options_as, prepare
 
 Found = TypeVar("Found")
 
@@ -40,15 +41,16 @@ MAY_REPEAT: Final = ("step.renewed", "timer.fired")
 """The kinds whose subject may hold more than one message."""
 
 
-def options(url: str, name: str = "test") -> ConnectOptions:
-    """How to reach the server at `url`."""
-    return ConnectOptions(url=url, name=name)
+def options(url: str, name: str = "test", role: Role | None = None) -> ConnectOptions:
+    """How to reach the server at `url`; on a secured one with the credentials of `role`, or as god."""
+    return options_as(url, name, role)
 
 
 @asynccontextmanager
 async def bus_as(url: str, namespace: Namespace, role: Role, name: str = "") -> AsyncGenerator[Bus]:
     """Open a bus in `role`; its streams are created when they are missing."""
-    async with open_bus(options(url), role=role, name=name or role, namespace=namespace.name) as bus:
+    await prepare(url, namespace.name)
+    async with open_bus(options(url, role=role), role=role, name=name or role, namespace=namespace.name) as bus:
         yield bus
 
 
@@ -179,12 +181,13 @@ async def running(
     settings: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Running]:
     """Run `agent` here until the context ends; what it raised is raised there."""
+    await prepare(url, namespace.name, agent, run)
     stop = asyncio.Event()
     ready: asyncio.Future[AgentCard] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(
         run_agent(
             agent,
-            options(url, agent.name),
+            options(url, agent.name, agent.role),
             stop=stop,
             namespace=namespace.name,
             settings=settings,

@@ -22,6 +22,7 @@ from motet_schemas import (
     PermanentError,
     TransientError,
 )
+from tests.bus.secured import prepare_consumer
 from tests.bus.servers import NatsServer, publish_raw, raw_message, until
 from tests.bus.support import (
     body_of,
@@ -84,6 +85,7 @@ def settings(**changes: object) -> ConsumerSettings:
 @asynccontextmanager
 async def consuming(bus: Bus, handler: Doing, **changes: object) -> AsyncGenerator[Consumer]:
     """Run a consumer until the context ends, then drain it."""
+    await prepare_consumer(bus, settings(**changes))
     consumer, stop = Consumer(bus, settings(**changes), handler), asyncio.Event()
     task = asyncio.create_task(consumer.run(stop))
     try:
@@ -197,7 +199,7 @@ async def test_a_failing_message_is_tried_with_growing_pauses_then_buried_with_a
         await submit(bus, "good")
         await until(lambda: "good" in doing.seen)
         assert len(at) < 3
-        notice = await eventually(lambda: bus.journal.read_last("letter.dead.bad.*"))
+        notice = await eventually(lambda: bus.journal.read_last("letter.dead.bad.>"))
         await eventually(lambda: is_settled(link, namespace, "tasks"))
     assert len(at) == 3
     first, second = at[1] - at[0], at[2] - at[1]
@@ -210,7 +212,7 @@ async def test_a_failing_message_is_tried_with_growing_pauses_then_buried_with_a
     assert "in act" in letter.stack
     assert letter.headers["ce-id"] == bad.id
     assert b'"kind":"content-qa"' in body_of(letter)
-    assert notice.subject.detail == (f"tasks-{bad.seq}",)
+    assert notice.subject.detail == ("tasks", str(bad.seq))
     assert notice.cause == bad.seq
 
 
@@ -248,7 +250,7 @@ async def test_a_permanent_failure_is_not_tried_again(bus: Bus, link: Link, name
     await submit(bus, "c1")
     doing = Doing(act)
     async with consuming(bus, doing):
-        await eventually(lambda: bus.journal.read_last("letter.dead.c1.*"))
+        await eventually(lambda: bus.journal.read_last("letter.dead.c1.>"))
         await eventually(lambda: is_settled(link, namespace, "tasks"))
     assert doing.seen == ["c1"]
 
@@ -258,7 +260,6 @@ RUBBISH: list[tuple[bytes, bytes, bytes]] = [
     (b"task.submitted.r2.content-qa", b"NATS/1.0\r\n\r\n", b'{"kind": "content-qa", "budget": 3}'),
     (b"task.submitted.r3.content-qa", b"NATS/1.0\r\n\r\n", b"[" * 5_000),
     (b"task.submitted.r4.content-qa", b"NATS/1.0\r\n\r\n", b'{"kind": "\xff"}'),
-    (b"task.submitted.r5.content-qa", b"NATS/1.0\r\nce-type: motet.task.submitted.v99\r\n\r\n", b"{}"),
     (b"task.submitted.r6.content-qa", b"NATS/1.0\r\nodd: \xff\xfe\r\nmotet-cause: 9e9\r\n\r\n", b""),
     (b"task.submitted.r7.content-qa.too.long", b"NATS/1.0\r\n\r\n", b"{}"),
     (b"task.submitted.r8", b"NATS/1.0\r\n\r\n", b"{}"),
@@ -268,6 +269,7 @@ RUBBISH: list[tuple[bytes, bytes, bytes]] = [
 ]
 
 
+@pytest.mark.open_server
 async def test_what_does_not_parse_ends_in_the_dead_letters_with_the_reason_and_blocks_nothing(
     nats_server: NatsServer, bus: Bus, link: Link, namespace: Namespace
 ) -> None:
@@ -293,7 +295,7 @@ async def test_a_large_dead_letter_keeps_its_body_in_the_object_store(
     body = b"x" * 600_000
     await outsider_writes(link, namespace, "task.submitted.big.content-qa", body)
     async with consuming(bus, Doing(nothing)):
-        await eventually(lambda: bus.journal.read_last("letter.dead.big.*"))
+        await eventually(lambda: bus.journal.read_last("letter.dead.big.>"))
     [letter] = await dead_letters(link, namespace)
     assert letter.body == ""
     assert letter.reference is not None
@@ -304,7 +306,7 @@ async def test_rubbish_on_the_letters_own_subject_does_not_keep_the_message_aliv
     bus: Bus, link: Link, namespace: Namespace
 ) -> None:
     seq = await outsider_writes(link, namespace, "task.submitted.c1.content-qa")
-    await outsider_writes(link, namespace, f"letter.dead.c1.tasks-{seq}")
+    await outsider_writes(link, namespace, f"letter.dead.c1.tasks.{seq}")
     async with consuming(bus, Doing(nothing)):
         await eventually(lambda: is_settled(link, namespace, "tasks"))
     assert len(await dead_letters(link, namespace)) == 1
@@ -377,6 +379,7 @@ async def test_a_consumer_goes_on_when_its_server_was_killed(own_server: NatsSer
             await until(lambda: "c2" in doing.seen, within_s=20)
 
 
+@pytest.mark.open_server
 async def test_a_consumer_that_somebody_deleted_is_made_again(bus: Bus, link: Link, namespace: Namespace) -> None:
     doing = Doing(nothing)
     async with consuming(bus, doing):
@@ -387,6 +390,7 @@ async def test_a_consumer_that_somebody_deleted_is_made_again(bus: Bus, link: Li
         await until(lambda: "c2" in doing.seen, within_s=20)
 
 
+@pytest.mark.open_server
 async def test_a_durable_consumer_that_somebody_made_otherwise_is_refused_not_altered(
     bus: Bus, link: Link, namespace: Namespace
 ) -> None:

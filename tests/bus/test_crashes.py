@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from motet_bus import Bus
+from motet_bus import Agent, Bus, Context, RunOptions
+from motet_bus.letter_acts import retry
+from motet_bus.letters import DeadLetters
 from motet_bus.link import Link
-from motet_schemas import Fact, Namespace, StepExecuted, TaskCancel
+from motet_schemas import Fact, Namespace, PermanentError, StepExecuted, TaskCancel, TaskSubmitted
 from motet_schemas.subjects import build
 from tests.bus.processes import AgentProcesses, Zygote
 from tests.bus.support import (
@@ -22,6 +24,7 @@ from tests.bus.support import (
     last_of,
     offer,
     outsider_writes,
+    running,
     stored_twice,
     submit,
 )
@@ -59,6 +62,35 @@ async def test_several_facts_are_recorded_once_and_of_one_run(
         assert len(await client.journal.read_kind("handled.>")) == 1
     assert token == processes.runs()[-1]
     assert len(processes.runs()) == (2 if point == "after the handler" else 1)
+    assert await stored_twice(link, namespace) == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_retried_letter_is_handled_once(
+    processes: AgentProcesses, nats_url: str, link: Link, namespace: Namespace, point: str
+) -> None:
+    broken = Agent("watcher")
+
+    @broken.on("task.submitted", name="watcher")
+    async def give_up(event: TaskSubmitted, context: Context) -> None:
+        raise PermanentError("not today")
+
+    async with bus_as(nats_url, namespace, "operator") as operator:
+        async with running(broken, nats_url, namespace, RunOptions(ack_wait_s=0.5)):
+            async with bus_as(nats_url, namespace, "client") as client:
+                submitted = await submit(client, "c1")
+            await eventually(lambda: operator.journal.read_last("letter.dead.c1.>"))
+            await eventually(lambda: is_settled(link, namespace, "watcher"))
+        await retry(operator, await DeadLetters(operator).find(f"watcher-{submitted.seq}"), by="ann")
+        await die_and_come_back(processes, f"{AGENTS}:several", point)
+        await eventually(lambda: is_settled(link, namespace, "watcher"))
+        facts = await operator.journal.read_kind("task.cancel.>")
+    assert {fact.cause for fact in facts} == {submitted.seq}
+    [token] = {fact.subject.detail[0].partition("-")[0] for fact in facts}
+    assert sorted(fact.subject.detail[0] for fact in facts) == [f"{token}-{number}" for number in range(3)]
+    assert token == processes.runs()[-1]
+    assert len(processes.runs()) == (2 if point == "after the handler" else 1)
+    assert len(await dead_letters(link, namespace)) == 1
     assert await stored_twice(link, namespace) == []
 
 

@@ -57,6 +57,7 @@ async def test_the_last_of_too_many_subjects_is_a_clear_error(link: Link, namesp
         await link.read_last(stream, [f"{stream}.>"])
 
 
+@pytest.mark.open_server
 async def test_a_stored_message_cannot_lie_about_its_place(
     link: Link, nats_server: NatsServer, namespace: Namespace
 ) -> None:

@@ -13,6 +13,7 @@ from motet_bus import Bus
 from motet_bus.fences import conversation_fence
 from motet_bus.journal import LARGEST_BODY
 from motet_bus.link import Link
+from motet_gateway.chaos.proxy import FaultyProxy
 from motet_schemas import (
     Budget,
     BusUnavailableError,
@@ -27,7 +28,6 @@ from motet_schemas import (
     Unreadable,
 )
 from motet_schemas.subjects import Namespace, build
-from tests.bus.proxy import LossyProxy
 from tests.bus.servers import NatsServer
 from tests.bus.support import (
     bus_as,
@@ -122,33 +122,35 @@ async def test_the_envelope_is_cloudevents_with_cause_and_trace(
 # Lost answers
 
 
+@pytest.mark.open_server
 async def test_a_fact_whose_answer_was_lost_is_recognised_as_ours(
     nats_server: NatsServer, namespace: Namespace, link: Link
 ) -> None:
     async with (
-        LossyProxy(nats_server.port) as proxy,
+        FaultyProxy(nats_server.port) as proxy,
         bus_as(f"nats://127.0.0.1:{proxy.port}", namespace, "orchestrator") as bus,
     ):
-        proxy.swallow_next(b'"seq":')
+        proxy.lose_next_answer(b'"seq":')
         seq = await bus.journal.append(requested(), patience_s=20)
-    assert proxy.swallowed == 1
+    assert proxy.lost == 1
     [message] = await stored(link, namespace)
     assert message.seq == seq
 
 
+@pytest.mark.open_server
 async def test_a_decision_on_a_whole_conversation_whose_answer_was_lost_is_recognised(
     nats_server: NatsServer, namespace: Namespace, link: Link
 ) -> None:
     async with (
-        LossyProxy(nats_server.port) as proxy,
+        FaultyProxy(nats_server.port) as proxy,
         bus_as(f"nats://127.0.0.1:{proxy.port}", namespace, "orchestrator") as bus,
     ):
         first = await bus.journal.append(requested())
-        proxy.swallow_next(b'"seq":')
+        proxy.lose_next_answer(b'"seq":')
         fence = conversation_fence("c1", first)
         fact = Fact(build("step.ready", "c1", "s1", 1, "work"), handoff(plan_step()))
         second = await bus.journal.append(fact, fence=fence, patience_s=20)
-    assert proxy.swallowed == 1
+    assert proxy.lost == 1
     assert [message.seq for message in await stored(link, namespace)] == [first, second]
 
 

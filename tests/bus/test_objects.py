@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import random
-import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from motet_bus.connect import ConnectOptions, connect
 from motet_bus.link import Link
 from motet_bus.objects import LARGEST_OBJECT_BYTES, Objects
 from motet_bus.topology import OBJECTS, apply_streams
-from motet_schemas.errors import BusUnavailableError, InvalidInputError, NotFoundError
+from motet_schemas.errors import BusUnavailableError, InvalidInputError, MotetError, NotFoundError
 from motet_schemas.subjects import Namespace
 from motet_schemas.task import Reference
 from tests.bus.servers import NatsServer
@@ -74,20 +73,11 @@ async def test_what_was_put_is_got_by_another_process(link: Link, bucket: str, s
     assert await Objects(link, bucket).get(reference) == data
 
 
-async def test_five_megabytes_travel_in_well_under_a_second(link: Link, bucket: str) -> None:
-    began = time.perf_counter()
+async def test_five_megabytes_come_back_whole_and_a_second_time_from_memory(link: Link, bucket: str) -> None:
     reference = await Objects(link, bucket).put(FIVE_MB, "text/plain")
-    put_s = time.perf_counter() - began
     reader = Objects(link, bucket)
-    began = time.perf_counter()
     assert await reader.get(reference) == FIVE_MB
-    get_s = time.perf_counter() - began
-    began = time.perf_counter()
     assert await reader.get(reference) is await reader.get(reference)
-    cached_s = time.perf_counter() - began
-    assert put_s < 1
-    assert get_s < 1
-    assert cached_s < get_s
 
 
 async def test_the_same_content_is_stored_once_even_by_racers(link: Link, bucket: str) -> None:
@@ -108,28 +98,42 @@ async def test_half_an_upload_is_no_object(link: Link, bucket: str) -> None:
     assert await Objects(link, bucket).get(reference) == data
 
 
-async def test_a_deleted_object_can_be_put_again(link: Link, bucket: str, nats_url: str) -> None:
-    data = FIVE_MB[:1000]
-    reference = await Objects(link, bucket).put(data, "text/plain")
-    async with nats_object_store(nats_url, bucket) as store:
-        await store.delete(reference.name)
-    with pytest.raises(NotFoundError):
-        await Objects(link, bucket).get(reference)
-    await Objects(link, bucket).put(data, "text/plain")
-    assert await Objects(link, bucket).get(reference) == data
-
-
-async def test_the_format_is_that_of_the_nats_object_store_both_ways(link: Link, bucket: str, nats_url: str) -> None:
+@pytest.mark.open_server
+async def test_other_clients_read_the_format_of_the_nats_object_store(link: Link, bucket: str, nats_url: str) -> None:
     data = FIVE_MB[:400_000]
     reference = await Objects(link, bucket).put(data, "text/html")
-    other_data = b"written by another client" * 10_000
-    other = reference_to(other_data)
     async with nats_object_store(nats_url, bucket) as store:
         found = await store.get(reference.name)
-        await store.put(other.name, other_data)
     assert found.data == data
     assert (found.info.size, found.info.chunks) == (400_000, 4)
-    assert await Objects(link, bucket).get(other) == other_data
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Nats-Rollup": "sub"}, {"Nats-Rollup": "all"}], ids=lambda one: one["Nats-Rollup"]
+)
+async def test_no_writer_can_remove_what_others_wrote(link: Link, bucket: str, headers: dict[str, str]) -> None:
+    reference = await Objects(link, bucket).put(FIVE_MB[:1000], "text/plain")
+    with pytest.raises(MotetError):
+        await link.publish_stored(entry_subject(bucket, reference), b"{}", headers)
+    assert await Objects(link, bucket).get(reference) == FIVE_MB[:1000]
+
+
+async def test_another_writer_s_entries_and_chunks_hide_no_body(link: Link, bucket: str) -> None:
+    data = FIVE_MB[:300_000]
+    reference = await Objects(link, bucket).put(data, "text/plain")
+    [entry] = await link.read_batch(f"OBJ_{bucket}", f"$O.{bucket}.M.>")
+    known = json.loads(entry.body)
+    await link.publish_stored(f"$O.{bucket}.C.{known['nuid']}", b"one more chunk", {})
+    forged = [
+        {**known, "deleted": True, "size": 0, "chunks": 0, "nuid": ""},
+        {**known, "nuid": "elsewhere"},
+        {**known, "nuid": ">"},
+        {**known, "chunks": 1_000_000_000},
+        {**known, "size": -1},
+    ]
+    for one in forged:
+        await link.publish_stored(entry_subject(bucket, reference), json.dumps(one).encode(), {})
+        assert await Objects(link, bucket).get(reference) == data
 
 
 async def test_damage_is_noticed(link: Link, bucket: str) -> None:

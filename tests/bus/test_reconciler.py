@@ -190,7 +190,7 @@ async def test_a_decider_that_never_comes_to_an_end_is_given_up_and_told(
 
     await submit(client, "c1")
     async with running(orchestrator(decide), nats_url, namespace):
-        await eventually(lambda: client.journal.read_last("letter.dead.c1.*"), within_s=30)
+        await eventually(lambda: client.journal.read_last("letter.dead.c1.>"), within_s=30)
     letters = await dead_letters(link, namespace)
     assert letters[0].consumer == "orchestrator"
     assert "rounds" in letters[0].failure.message
@@ -209,7 +209,7 @@ async def test_a_decider_that_breaks_goes_to_the_dead_letters_and_blocks_no_othe
     await submit(client, "c2")
     async with running(orchestrator(decide), nats_url, namespace):
         await eventually(lambda: client.journal.read_last("plan.requested.c2.1"))
-        await eventually(lambda: client.journal.read_last("letter.dead.c1.*"), within_s=20)
+        await eventually(lambda: client.journal.read_last("letter.dead.c1.>"), within_s=20)
     [letter] = await dead_letters(link, namespace)
     assert letter.failure.type == "ZeroDivisionError"
 

@@ -138,8 +138,8 @@ async def test_a_consumer_with_the_longest_name_can_bury_its_messages(
         submitted = await submit(client, "c2")
     ready = await offer(orchestrator, "c1", plan_step(capability=capability))
     async with running(agent, nats_url, namespace):
-        await eventually(lambda: orchestrator.journal.read_last(f"letter.dead.c1.step-{capability}-{ready.seq}"))
-        await eventually(lambda: orchestrator.journal.read_last(f"letter.dead.c2.{'w' * 100}-{submitted.seq}"))
+        await eventually(lambda: orchestrator.journal.read_last(f"letter.dead.c1.step-{capability}.{ready.seq}"))
+        await eventually(lambda: orchestrator.journal.read_last(f"letter.dead.c2.{'w' * 100}.{submitted.seq}"))
     assert len(await dead_letters(link, namespace)) == 2
     state = await orchestrator.conversations.load("c1")
     assert state.letters

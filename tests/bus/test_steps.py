@@ -213,7 +213,7 @@ async def test_a_permanent_error_is_recorded_buried_and_told(
     assert (letter.subject, letter.sequence, letter.consumer) == (str(ready.subject), ready.seq, "step-work")
     assert letter.instance == here.card.instance
     assert "no licence for this" in letter.stack
-    notice = await last_of(orchestrator, f"letter.dead.c1.step-work-{ready.seq}")
+    notice = await last_of(orchestrator, f"letter.dead.c1.step-work.{ready.seq}")
     assert notice.cause == ready.seq
     assert (await kinds(orchestrator, "c1")).count("step.executed") == 1
 

@@ -26,6 +26,7 @@ ODD_HEADERS = [
 ]
 
 
+@pytest.mark.open_server
 async def test_odd_subjects_and_headers_are_delivered_and_break_nothing(
     link: Link, nats_server: NatsServer, namespace: Namespace
 ) -> None:
@@ -68,6 +69,7 @@ async def test_odd_subjects_and_headers_are_delivered_and_break_nothing(
     assert twice.headers["B"] == "\ufffd"
 
 
+@pytest.mark.open_server
 async def test_a_plain_subscriber_survives_them_too(
     nats_url: str, nats_server: NatsServer, namespace: Namespace
 ) -> None:

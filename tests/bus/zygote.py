@@ -12,45 +12,84 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from motet_bus import Agent, AgentCard, ConnectOptions, RunOptions, run_agent
+from motet_bus import Agent, AgentCard, RunOptions, run_agent
+from motet_gateway.chaos.desk_process import serve as serve_desk
+from tests.bus.secured import options_as, prepare
 
 _PR_SET_PDEATHSIG = 1
 _LOADED_BEFORE = (
     "motet_agents.orchestrator",
     "motet_agents.planner",
     "motet_agents.verifier",
+    "motet_gateway.chaos.agents",
     "tests.bus.child_agents",
 )
+DESK = "desk"
+"""What an order names when it wants a desk that answers by itself: no agent, but a process like one."""
+
+
+def set_clock(off_s: float) -> None:
+    """Have every module of ours that is loaded, and `time.time`, tell another time from now on."""
+    right, off = time.time, timedelta(seconds=off_s)
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + off
+
+    time.time = lambda: right() + off_s
+    for name, module in list(sys.modules.items()):
+        if name.startswith("motet_") and getattr(module, "datetime", None) is datetime:
+            module.datetime = Wrong  # type: ignore[attr-defined]
 
 
 async def serve(order: dict[str, Any]) -> None:
     """Run the agent that an order names until SIGTERM."""
+    if "clock_off_s" in order:
+        set_clock(order["clock_off_s"])
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    module, _, name = str(order["agent"]).partition(":")
-    agent = getattr(importlib.import_module(module), name)
-    assert isinstance(agent, Agent)
     died = Path(order["ready"] + ".died")
 
+    passed: list[str] = []
+
     def crash(point: str) -> None:
-        if point == order.get("crash") and not died.exists():
+        passed.append(point)
+        if point == order.get("crash") and passed.count(point) == order.get("nth", 1) and not died.exists():
             died.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), order.get("signal", signal.SIGKILL))
 
     def on_ready(card: AgentCard) -> None:
         Path(order["ready"]).write_text(card.instance)
 
+    if order["agent"] == DESK:
+        await serve_desk(
+            options_as(order["url"], "desk", None),
+            namespace=order["namespace"],
+            ack_wait_s=order["ack_wait_s"],
+            stop=stop,
+            on_ready=on_ready,
+            crash=crash,
+        )
+        return
+    module, _, name = str(order["agent"]).partition(":")
+    agent = getattr(importlib.import_module(module), name)
+    assert isinstance(agent, Agent)
+    run = RunOptions(claim_ttl_s=order["claim_ttl_s"], ack_wait_s=order["ack_wait_s"], crash=crash)
+    await prepare(order["url"], order["namespace"], agent, run)
     await run_agent(
         agent,
-        ConnectOptions(url=order["url"], name=agent.name),
+        options_as(order["url"], agent.name, agent.role),
         stop=stop,
         namespace=order["namespace"],
         settings=order.get("settings"),
-        run=RunOptions(claim_ttl_s=order["claim_ttl_s"], ack_wait_s=order["ack_wait_s"], crash=crash),
+        run=run,
         on_ready=on_ready,
     )
 

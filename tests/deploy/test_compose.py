@@ -191,6 +191,9 @@ async def test_service_command_runs_here_as_often_as_it_has_replicas(name: str, 
         "MOTET_NATS_URL": server.url,
         # Nothing listens there: an agent must start although its collector is down.
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        # All replicas share one address here.
+        "MOTET_METRICS_PORT": "0",
+        "MOTET_METRICS_HOST": "127.0.0.1",
     }
     argv = [str(Path(sys.executable).with_name(entrypoint)), *service["command"]]
     replicas = service.get("deploy", {}).get("replicas", 1)

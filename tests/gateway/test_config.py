@@ -86,3 +86,28 @@ def test_credentials_go_to_the_server_they_are_for_and_to_no_other(tmp_path: Pat
     assert settings.connect_options("nats://embedded", "cli").token is None
     assert "MOTET_NATS_TOKEN" not in settings.environment("nats://embedded", {})
     assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "message"),
+    [
+        ("replicas: 2\n", {}, "replicas: .*must be 1, 3 or 5"),
+        ("", {"MOTET_REPLICAS": "7"}, "the environment: replicas: "),
+        ("sync_interval: sometimes\n", {}, "sync_interval: "),
+        ("", {"MOTET_SYNC_INTERVAL": "0s"}, "the environment: sync_interval: "),
+    ],
+)
+def test_a_durability_that_cannot_be_is_refused(
+    tmp_path: Path, text: str, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        _settings(tmp_path, text, environ)
+
+
+def test_replicas_are_for_the_cluster_that_is_named_and_not_for_the_embedded_server(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "sync_interval: always\n", {"MOTET_REPLICAS": "3", "MOTET_NATS_URL": "nats://a"})
+    assert settings.sync_interval == "always"
+    assert settings.connect_options("nats://a", "x").replicas == 3
+    assert settings.connect_options("nats://embedded", "x").replicas == 1
+    assert settings_from(settings.environment("nats://a", {})).replicas == 3
+    assert settings_from(settings.environment("nats://embedded", {})).replicas == 1

@@ -135,7 +135,7 @@ def test_an_empty_bus_lists_nothing(motet: Motet, capsys: pytest.CaptureFixture[
     assert motet("agents") == 0
     assert "no agent answers" in capsys.readouterr().out
     assert motet("doctor") == 1
-    assert "problem  agents: 0 agents answer" in capsys.readouterr().out
+    assert "fail     agents: 0 agents answer" in capsys.readouterr().out
 
 
 def test_a_submission_is_told_once(motet: Motet, capsys: pytest.CaptureFixture[str]) -> None:

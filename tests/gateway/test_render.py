@@ -22,8 +22,9 @@ from motet_gateway.render import (
     place_of,
     report,
 )
-from motet_gateway.terminal import console, one_line, printable
+from motet_gateway.terminal import console, one_line
 from motet_schemas import Conversation, StepExpired, fold_all
+from motet_schemas.printing import printable
 from tests.gateway.recorded import DRAFT, START, TONE, Recorded, ambiguous, clean, flawed
 
 
@@ -97,7 +98,7 @@ def test_unknown_is_shown_as_unknown() -> None:
 def test_nothing_that_others_wrote_commands_the_terminal() -> None:
     assert printable("a\x1b[2Jb\x07\x9b") == "a\\x1b[2Jb\\x07\\x9b"
     assert printable("tab\tline\nend\r\n") == "tab\tline\nend\n"
-    assert printable("abc\u202edef") == "abc\\x202edef"
+    assert printable("abc\u202edef") == "abc\\u202edef"
     assert one_line("x" * 500, 10) == "x" * 9 + "…"
     document = run_document(flawed().state)
     document["report"]["findings"][1]["quote"] = "\x1b]0;owned\x07"
@@ -150,9 +151,9 @@ def test_a_table_that_is_too_wide_gives_up_what_is_worth_least(monkeypatch: pyte
 
 def test_what_the_doctor_found_is_indented_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    finding = {"status": "warning", "check": "clock", "found": "word " * 10, "advice": "deed " * 10}
+    finding = {"status": "warn", "name": "clock", "found": "word " * 10, "advice": "deed " * 10}
     first, *others = _text(findings_of_doctor([finding])).splitlines()
-    assert first.startswith("warning  clock: word")
+    assert first.startswith("warn     clock: word")
     assert all(line.startswith(" " * 9) for line in others)
 
 
@@ -232,8 +233,10 @@ def test_a_terminal_gets_the_live_table_and_a_pipe_gets_lines(monkeypatch: pytes
     assert silent.getvalue() == ""
 
 
-def test_the_table_of_agents_shows_lag() -> None:
-    consumers = [{"name": "step-tone", "capability": "tone", "pending": 3, "in_flight": 1}]
+def test_the_table_of_agents_shows_lag_and_what_an_operator_holds_back() -> None:
+    pause = {"until": None, "by": "ann", "reason": "a look", "at": None}
+    paused = {"name": "step-tone", "capability": "tone", "pending": 3, "paused": pause, "in_flight": 1}
+    gone = {"name": "gone", "capability": None, "pending": None, "paused": None, "in_flight": 0}
     agent: dict[str, Any] = {
         "role": "executor",
         "pid": 7,
@@ -241,11 +244,13 @@ def test_the_table_of_agents_shows_lag() -> None:
         "name": "executor",
         "version": "0.1.0",
         "started_at": START.isoformat(),
-        "consumers": [*consumers, {"name": "gone", "capability": None, "pending": None, "in_flight": 0}],
+        "draining": True,
+        "consumers": [paused, gone],
     }
     shown = _text(agents_table([agent]))
-    assert "step-tone" in shown
-    assert shown.count("executor-1") == 1
+    assert "step-tone (paused)" in shown
+    assert "gone  " in shown
+    assert shown.count("executor-1 (draining)") == 1
 
 
 def test_the_live_view_starts_before_there_is_a_plan() -> None:

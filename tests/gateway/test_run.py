@@ -290,4 +290,4 @@ def test_a_server_that_is_named_is_used_and_not_stopped(tmp_path: Path, nats_ser
     assert [one["conversation_id"] for one in motet.json("list")] == [document["conversation_id"]]
     assert motet.json("agents") == []
     diagnosis = motet.json("doctor", expect=1)
-    assert any("none is orchestrator" in finding["found"] for finding in diagnosis["findings"])
+    assert any("none is orchestrator" in finding["found"] for finding in diagnosis["checks"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from motet_agents.playbooks import load_playbooks
-from motet_gateway.strict_yaml import read_structured
+from motet_agents.strict_yaml import read_structured
 from motet_gateway.taskfile import LoadedTask, check_task, load_task
 from motet_schemas import InvalidInputError
 
@@ -186,7 +186,7 @@ BAD = {
     "a bomb": (
         "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
-        "more than 200,000 values",
+        "more than 50,000 values",
     ),
     "too deep": ("[" * 5000, "line 1, column 102: nested too deeply: more than 100 levels"),
     "too deep in blocks": ("".join(f"{' ' * i}a:\n" for i in range(200)), "line 101, .*nested too deeply"),

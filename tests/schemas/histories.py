@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
 from motet_schemas import Conversation, Event, Unreadable, decode
+from motet_schemas.envelope import BODY_REFERENCE
 from motet_schemas.standing import attempts_made, status
 from motet_schemas.subjects import parse
+from motet_schemas.task import Reference
 
 FOLDER: Final = Path(__file__).parents[1] / "histories"
 
@@ -38,9 +41,18 @@ def read(path: Path) -> list[Event]:
         fields: dict[str, Any] = json.loads(line)
         data = fields["data"]
         body = data.encode() if isinstance(data, str) else json.dumps(data).encode()
+        if BODY_REFERENCE in fields["headers"]:
+            body = _by_reference(body, fields["object"].encode())
         time = datetime.fromisoformat(fields["time"])
         events.append(decode(parse(fields["subject"]), fields["headers"], body, seq=fields["seq"], time=time))
     return events
+
+
+def _by_reference(reference: bytes, body: bytes) -> bytes:
+    """Return the body that the object store kept; it must be the one that the recorded reference names."""
+    named = Reference.model_validate_json(reference, extra="ignore")
+    assert (named.sha256, named.size_bytes) == (hashlib.sha256(body).hexdigest(), len(body))
+    return body
 
 
 def amounts_to(state: Conversation, events: list[Event]) -> dict[str, Any]:

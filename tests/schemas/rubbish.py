@@ -20,7 +20,7 @@ json_values: Final[SearchStrategy[Any]] = st.recursive(
 tokens: Final = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 numbers: Final = st.integers(1, 4) | st.sampled_from([10**17, 10**18 - 1])
 _steps: Final = st.sampled_from(["tone", "links", "a"])
-_letters: Final = st.sampled_from(["learn-5", "verifier-3", "x"])
+_letters: Final = st.sampled_from([("learn", 5), ("verifier", 3), ("learn-5",), ("x",)])
 _timers: Final = st.sampled_from([("budget", 1), ("budget", 2), ("escalation", 1), ("backoff", "tone", 1), ("x",)])
 
 
@@ -38,9 +38,11 @@ def any_subject(draw: DrawFn, conversation: str = "c") -> Subject:
         case "plan" | "escalate":
             detail = (draw(numbers),)
         case "letter":
-            detail = (draw(_letters),)
+            detail = draw(_letters)
         case "timer":
             detail = draw(_timers)
+        case "task" if kind == "task.archived":
+            detail = (draw(numbers),)
         case _:
             detail = (draw(st.sampled_from(["content-qa", "other"])),)
     return subjects.build(kind, conversation, *detail)

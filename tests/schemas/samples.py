@@ -36,6 +36,7 @@ from motet_schemas import (
     StepExpired,
     StepReady,
     StepRenewed,
+    TaskArchived,
     TaskCancel,
     TaskCancelled,
     TaskCompleted,
@@ -193,6 +194,13 @@ def _rich_record() -> StepExecuted:
 
 RICH: Final = step("tone", manifest=_rich_manifest(), max_attempts=3, min_confidence=0.5, time_budget_s=30)
 
+
+def archived(first_seq: int = 1, last_seq: int = 9, **fields: Any) -> TaskArchived:
+    """What says that these facts are kept elsewhere."""
+    reference = Reference(name=SHA, sha256=SHA, size_bytes=100, media_type="application/gzip")
+    return TaskArchived(by="ann", first_seq=first_seq, last_seq=last_seq, count=5, reference=reference, **fields)
+
+
 SAMPLES: Final[dict[str, tuple[tuple[str | int, ...], EventData]]] = {
     "task.submitted": (
         ("content-qa",),
@@ -207,6 +215,7 @@ SAMPLES: Final[dict[str, tuple[tuple[str | int, ...], EventData]]] = {
     "task.failed": (("content-qa",), report(TaskFailed)),
     "task.cancelled": (("content-qa",), report(TaskCancelled)),
     "task.cancel": (("ann",), TaskCancel(reason="enough", requested_by="ann")),
+    "task.archived": ((1,), archived()),
     "plan.requested": ((1,), PlanRequested(reason="a first plan", found=("x",), keep=(RICH,))),
     "plan.created": ((1,), plan(RICH, step("links", "tone"))),
     "plan.rejected": ((1,), PlanRejected(reason="unknown kind", usage=Usage(tokens_in=3))),
@@ -220,9 +229,12 @@ SAMPLES: Final[dict[str, tuple[tuple[str | int, ...], EventData]]] = {
     "escalate.raised": ((1,), raised()),
     "escalate.answered": ((1,), answer("take_over", result={"none": None})),
     "escalate.timed_out": ((1,), EscalateTimedOut(decision="reject", due_at=START)),
-    "letter.dead": (("learn-5",), notice("step.executed.c.tone.1")),
-    "letter.retried": (("learn-5",), LetterRetried(by="ann", reason="fixed")),
-    "letter.discarded": (("learn-5",), LetterDiscarded(by="ann")),
+    "letter.dead": (("learn", 5), notice("step.executed.c.tone.1")),
+    "letter.retried": (
+        ("learn", 5),
+        LetterRetried(by="ann", reason="fixed", message=4, tries=5, first_failed_at=START),
+    ),
+    "letter.discarded": (("learn", 5), LetterDiscarded(by="ann")),
     "timer.set": (("backoff", "tone", 1), TimerSet(at=START, why="rest")),
     "timer.fired": (("backoff", "tone", 1), TimerFired(at=START)),
 }

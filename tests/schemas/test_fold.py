@@ -259,3 +259,25 @@ def test_known_tokens_count_although_others_are_unknown() -> None:
 
 def test_a_conversation_of_which_nothing_is_recorded_is_empty() -> None:
     assert Story().state == Conversation(id="c")
+
+
+def test_a_decision_that_something_came_before_is_void() -> None:
+    """A replicated stream may store it; for all readers it is as if it had been refused."""
+    asked = Fact(build("plan.requested", "c", 1), PlanRequested(reason="a first plan"))
+    story = Story().submitted().add("task.cancel", "me", data=TaskCancel())
+    decided_on = story.state.last_seq
+    in_time = Handled(outputs=(asked.to_output(),))
+    on_time = story.put(handled("orchestrator", "c", decided_on), in_time).state
+    assert (list(on_time.revisions), list(on_time.pending)) == ([1], ["plan.requested.c.1"])
+    late = Story().submitted().add("task.cancel", "me", data=TaskCancel())
+    void = late.put(handled("orchestrator", "c", decided_on - 1), in_time).state
+    assert (void.revisions, void.pending, void.last_seq) == ({}, {}, decided_on + 1)
+
+
+def test_an_end_that_was_decided_by_a_record_is_pending_until_it_is_emitted() -> None:
+    ended = Fact(build("task.failed", "c", "content-qa"), TaskFailed(**dict(report())))
+    story = Story().submitted().decided(ended)
+    assert story.state.ending is not None
+    assert list(story.state.pending) == ["task.failed.c.content-qa"]
+    story.add("task.failed", "content-qa", data=ended.data)
+    assert story.state.pending == {}

@@ -9,6 +9,7 @@ import pytest
 from motet_schemas import (
     EscalateTimedOut,
     Fact,
+    Failure,
     LetterDiscarded,
     LetterRetried,
     PlanRequested,
@@ -106,9 +107,6 @@ def test_a_dead_letter_marks_the_attempt_and_a_retry_clears_it(subject: str) -> 
     assert attempt is not None
     assert attempt.letter is not None
     assert getattr(judge(attempt, TONE), "reason", None) == "dead_letter"
-    kept = story.add("letter.discarded", "learn-5", data=LetterDiscarded(by="ann")).state.attempt("tone", 1)
-    assert kept is not None
-    assert kept.letter is not None
     cleared = story.add("letter.retried", "learn-5", data=LetterRetried(by="ann")).state
     assert cleared.letters["learn-5"].status == "retried"
     assert judge(cleared.attempts["tone"][0], TONE) == "open"
@@ -150,3 +148,52 @@ def test_a_timer_is_set_once_and_fires_once() -> None:
 def test_a_schedule_that_does_not_parse_is_nothing_to_wait_for() -> None:
     alarm = _planned().add("timer.set", "budget", 1, data=b"rubbish").state.alarms.get("budget.1")
     assert alarm is None or alarm.fired
+
+
+def test_a_letter_of_an_older_version_is_the_same_letter() -> None:
+    """Motet 0.1.0 named it in one token."""
+    story = _planned().opened(TONE).add("letter.dead", "step-qa-5", data=notice("step.ready.c.tone.1.qa"))
+    story.add("letter.retried", "step-qa", 5, data=LetterRetried(by="ann"))
+    assert {key: one.status for key, one in story.state.letters.items()} == {"step-qa-5": "retried"}
+
+
+def test_the_first_act_on_a_letter_counts_and_what_does_not_parse_is_none() -> None:
+    story = _planned().opened(TONE).add("letter.dead", "step-qa", 5, data=notice("step.ready.c.tone.1.qa"))
+    story.add("letter.retried", "step-qa", 5, data=b"rubbish")
+    assert story.state.letters["step-qa-5"].status == "dead"
+    discarded = LetterDiscarded(by="ann", reason="old")
+    story.add("letter.discarded", "step-qa", 5, data=discarded)
+    story.add("letter.retried", "step-qa", 5, data=LetterRetried(by="ben"))
+    letter = story.state.letters["step-qa-5"]
+    assert (letter.status, letter.act) == ("discarded", discarded)
+    attempt = story.state.attempt("tone", 1)
+    assert attempt is not None
+    assert attempt.letter is not None, "what could not be done is still not done"
+
+
+def test_a_retry_leaves_the_mark_of_another_letter_about_the_same_attempt() -> None:
+    story = _planned().opened(TONE).executed(TONE)
+    story.add("letter.dead", "verifier", 6, data=notice("step.executed.c.tone.1", consumer="verifier", sequence=6))
+    story.add("letter.dead", "learn", 7, data=notice("step.executed.c.tone.1", consumer="learn", sequence=7))
+    story.add("letter.retried", "learn", 7, data=LetterRetried(by="ann"))
+    attempt = story.state.attempt("tone", 1)
+    assert attempt is not None
+    assert attempt.letter is not None
+    assert attempt.letter.consumer == "verifier"
+    story.add("letter.retried", "verifier", 6, data=LetterRetried(by="ann"))
+    assert judge(story.state.attempts["tone"][0], TONE) == "open"
+
+
+def test_a_retry_of_a_handoff_that_broke_for_good_wants_another_attempt_until_it_breaks_again() -> None:
+    broke = Failure(code="permanent", message="m", retryable=False)
+    story = _planned().opened(TONE)
+    story.add("letter.dead", "step-qa", 5, data=notice("step.ready.c.tone.1.qa", consumer="step-qa"))
+    story.executed(TONE, status="failed", failure=broke)
+    wanted = [story.state.attempts["tone"][0].wanted_again]
+    story.add("letter.retried", "step-qa", 5, data=LetterRetried(by="ann"))
+    wanted.append(story.state.attempts["tone"][0].wanted_again)
+    again = notice("step.ready.c.tone.1.qa", consumer="step-qa", sequence=9)
+    story.add("letter.dead", "step-qa", 9, data=again)
+    wanted.append(story.state.attempts["tone"][0].wanted_again)
+    assert wanted == [False, True, False]
+    assert getattr(judge(story.state.attempts["tone"][0], TONE), "reason", None) == "dead_letter"

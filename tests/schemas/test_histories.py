@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from motet_schemas import ANY_LIMITS, Unreadable, fold_all, limits_context
+from motet_schemas import ANY_LIMITS, EVENTS, Unreadable, fold_all, limits_context
+from motet_schemas.envelope import BODY_REFERENCE
 from tests.schemas.histories import FOLDER, amounts_to, read
 
 HISTORIES = sorted(FOLDER.glob("*.jsonl"))
@@ -45,6 +46,18 @@ def test_what_was_read_is_written_and_read_again(path: Path) -> None:
     for event in read(path):
         if not isinstance(event.data, Unreadable):
             assert type(event.data).model_validate_json(event.data.to_json(), context=LIMITS) == event.data
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_kind_of_event_is_in_a_history_and_is_read(kind: str) -> None:
+    found = [event for path in HISTORIES for event in read(path) if event.kind == kind]
+    assert any(not isinstance(event.data, Unreadable) for event in found)
+
+
+def test_bodies_by_reference_are_in_a_history() -> None:
+    events = [event for event in read(FOLDER / "every-kind.jsonl") if BODY_REFERENCE in event.headers]
+    assert {event.kind for event in events} == {"task.submitted", "plan.created", "step.executed", "handled"}
+    assert not any(isinstance(event.data, Unreadable) for event in events)
 
 
 def test_what_a_newer_version_wrote_is_not_guessed_at_and_breaks_nothing() -> None:

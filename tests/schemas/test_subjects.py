@@ -161,3 +161,34 @@ def test_streams_and_buckets_carry_the_namespace() -> None:
         "team-a-motet-objects",
     )
     assert there.families(("task", "plan")) == ("team-a.task.>", "team-a.plan.>")
+
+
+def test_a_letter_has_one_name_in_both_grammars() -> None:
+    assert parse("letter.dead.c.step-qa.5").letter == parse("letter.dead.c.step-qa-5").letter == "step-qa-5"
+    assert subjects.letter_filter("step-qa") == "letter.retried.*.step-qa.*"
+    with pytest.raises(InvalidInputError):
+        parse("letter.dead.c.step-qa.five")
+    with pytest.raises(InvalidInputError):
+        subjects.letter_filter("a.b")
+    with pytest.raises(ValueError, match="no letter"):
+        _ = parse("plan.created.c.2").letter
+
+
+@pytest.mark.parametrize(
+    ("name", "subject", "holds"),
+    [
+        ("task.submitted.>", "task.submitted.c.x", True),
+        ("task.submitted.>", "task.submitted", False),
+        ("task.*.c.>", "task.submitted.c.x.y", True),
+        ("step.ready.*.*.*.qa", "step.ready.c.s.1.qa", True),
+        ("step.ready.*.*.*.qa", "step.ready.c.s.1.other", False),
+        ("step.ready.*.*.*.qa", "step.ready.c.s.1", False),
+        ("letter.retried.>", "letter.retried.*.me.*", True),
+        ("letter.retried.*.me.*", "letter.retried.>", False),
+        ("letter.*.*.me.*", "letter.retried.*.me.*", True),
+        (">", "anything.at.all", True),
+    ],
+)
+def test_a_filter_matches_what_the_server_says_it_does(name: str, subject: str, holds: bool) -> None:
+    assert subjects.matches(name, subject) is holds
+    assert (subject in subjects.Filters(["no.such.subject", name])) is holds

@@ -16,6 +16,7 @@ from motet_agents.orchestrator.questions import (
     Asked,
     budget_question,
     letter_questions,
+    newer_questions,
     plan_question,
     raise_question,
     time_question,
@@ -41,6 +42,8 @@ def decide(state: Conversation) -> Decision:
     """Return the facts that are missing; none when the conversation has ended or must wait."""
     if state.ending is not None or state.now is None or (state.task is None and not state.unreadable_task):
         return NOTHING
+    if state.newer:
+        return _held(state)
     end = _end(state)
     if end is not None:
         return Decision((end,))
@@ -55,6 +58,19 @@ def decide(state: Conversation) -> Decision:
     raised = [raise_question(state, question, number) for question, number in zip(asked, free, strict=False)]
     timers = [*question_timers(state, raised), *budget_timer(state, asking=bool(raised))]
     return Decision((*facts, *raised, *timers), final=not _spends_the_last(state, facts))
+
+
+def _held(state: Conversation) -> Decision:
+    """Judge nothing, for a newer Motet wrote what cannot be read here: whoever can goes on, or a human is asked."""
+    if state.cancel is not None:
+        return Decision((cancelled(state),))
+    if (rejection := _rejected(state)) is not None:
+        return Decision((rejection,))
+    if state.now is not None and (silence := _timed_out(state, state.now)) is not None:
+        return Decision((silence,), final=False)
+    raised = [raise_question(state, asked, state.next_question()) for asked in newer_questions(state)]
+    why = next(iter(state.newer.values()))
+    return Decision((*raised, *question_timers(state, raised)), final=False, held=why)
 
 
 def _spends_the_last(state: Conversation, facts: list[Fact]) -> bool:
@@ -73,12 +89,18 @@ def _end(state: Conversation) -> Fact | None:
         return failed(state, f"the task does not parse: {state.unreadable_task}")
     if state.cancel is not None:
         return cancelled(state)
-    for number, question in sorted(state.questions.items()):
-        if question.decision == "reject":
-            return failed(state, _rejection(number, question.answer))
+    if (rejection := _rejected(state)) is not None:
+        return rejection
     plan = state.plan
     if plan is not None and not replanning(state) and all(is_done(state, step) for step in plan.steps):
         return completed(state)
+    return None
+
+
+def _rejected(state: Conversation) -> Fact | None:
+    for number, question in sorted(state.questions.items()):
+        if question.decision == "reject":
+            return failed(state, _rejection(number, question.answer))
     return None
 
 

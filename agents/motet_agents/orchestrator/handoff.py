@@ -14,18 +14,13 @@ from motet_schemas import (
     Remaining,
     StepReady,
 )
+from motet_schemas.remaining import remaining
 from motet_schemas.standing import (
     Problem,
     accepted,
     answers,
-    attempts_allowed,
-    attempts_made,
-    budget_of,
-    deadline,
-    granted,
     is_done,
     judge,
-    known_usage,
 )
 from motet_schemas.subjects import build
 
@@ -116,16 +111,5 @@ def _instructions(state: Conversation, step: PlanStep) -> tuple[str, ...]:
 
 
 def _remaining(state: Conversation, opening: int) -> Remaining:
-    budget, (tokens, spent_usd) = budget_of(state), known_usage(state)
-    limit = deadline(state)
-    left_s = (limit - state.now).total_seconds() if limit is not None and state.now is not None else 0.0
-    cost_usd = None
-    if budget.max_cost_usd is not None:
-        allowed_usd = budget.max_cost_usd * (1 + granted(state, "cost_exhausted"))
-        cost_usd = max(0.0, allowed_usd - spent_usd)
-    return Remaining(
-        attempts=max(0, attempts_allowed(state) - attempts_made(state) - opening - 1),
-        tokens=max(0, budget.max_tokens * (1 + granted(state, "tokens_exhausted")) - tokens),
-        time_s=max(0.0, left_s),
-        cost_usd=cost_usd,
-    )
+    left = remaining(state)
+    return left.evolve(attempts=max(0, left.attempts - opening - 1))

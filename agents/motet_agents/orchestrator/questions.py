@@ -8,6 +8,8 @@ from typing import Final
 
 from motet_agents.orchestrator.transcript import transcript
 from motet_schemas import Attempt, Conversation, EscalateRaised, Fact, InvalidInputError, LetterDead, PlanStep, Question
+from motet_schemas.fold import ORCHESTRATOR
+from motet_schemas.fold_newer import is_newer
 from motet_schemas.human import Decision, Reason
 from motet_schemas.standing import (
     BUDGET_REASONS,
@@ -154,16 +156,33 @@ def letter_questions(state: Conversation) -> list[Asked]:
             continue
         if notice.failure.code == "unreadable":  # an outsider's rubbish; the report names it, nobody is bothered
             continue
-        questions.append(
-            Asked(
-                reason="dead_letter",
-                letter=key,
-                question=f"{notice.consumer} could not handle {notice.subject}: {notice.failure.message}. "
-                "Carry on without it, or stop?",
-                allowed=("approve", "reject"),
-            )
-        )
+        if notice.consumer == ORCHESTRATOR and is_newer(notice):  # an older one could not read it; we did
+            continue
+        questions.append(_letter_question(key, notice))
     return questions
+
+
+def newer_questions(state: Conversation) -> list[Asked]:
+    """Ask about a dead letter that a newer version wrote; about one at a time, for one upgrade mends them all."""
+    letters = {
+        key: letter.notice
+        for key, letter in state.letters.items()
+        if letter.status == "dead" and letter.notice is not None and is_newer(letter.notice)
+    }
+    if any(question.raised is not None and question.raised.letter in letters for question in open_questions(state)):
+        return []
+    asked = {question.raised.letter for question in state.questions.values() if question.raised is not None}
+    return [_letter_question(key, notice) for key, notice in letters.items() if key not in asked][:1]
+
+
+def _letter_question(key: str, notice: LetterDead) -> Asked:
+    return Asked(
+        reason="dead_letter",
+        letter=key,
+        question=f"{notice.consumer} could not handle {notice.subject}: {notice.failure.message}. "
+        "Carry on without it, or stop?",
+        allowed=("approve", "reject"),
+    )
 
 
 def _is_about_work(state: Conversation, notice: LetterDead) -> bool:

@@ -58,6 +58,8 @@ def remedy(
 ) -> Retry | Wait | Ask | Replan:
     """Return what to do about the step's last attempt."""
     last = attempts[-1]
+    if last.wanted_again:
+        return Retry()
     decided = answers(state, step.id, last.number)
     if decided and decided[-1].decision == "revise":
         return Retry()

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Final, Literal
 
 from motet_agents.orchestrator.transcript import attempt_lines
-from motet_schemas import Conversation, EscalateAnswered, Finding, PlanStep, Report, StepReport, TotalUsage
+from motet_schemas import Conversation, EscalateAnswered, Finding, Letter, PlanStep, Report, StepReport, TotalUsage
 from motet_schemas.report import RULE_BASED, Verdict
 from motet_schemas.standing import accepted, attempts_made, is_done, step_status, total_usage, usage
 
@@ -138,15 +138,19 @@ def _concerns(state: Conversation, steps: tuple[PlanStep, ...], ended: Ended | N
             concerns.append(f"{about}: nobody answered, the policy said {question.answer.decision}")
         else:
             concerns.append(f"{about}: {question.broken or ('withdrawn' if ended else 'open')}")
-    concerns += [
-        f"dead letter {key}: {letter.notice.failure.message if letter.notice else 'unreadable'}"
-        for key, letter in state.letters.items()
-        if letter.status == "dead"
-    ]
+    concerns += [_letter(key, letter) for key, letter in state.letters.items() if letter.status != "retried"]
     concerns += [f"plan {number}: {plan.refusal}" for number, plan in sorted(state.revisions.items()) if plan.refusal]
     if usage(state).tokens is None:
         concerns.append("how many tokens were used is not known: an agent did not say")
     return concerns
+
+
+def _letter(key: str, letter: Letter) -> str:
+    why = letter.notice.failure.message if letter.notice else "unreadable"
+    if letter.act is None:
+        return f"dead letter {key}: {why}"
+    reason = f" ({letter.act.reason})" if letter.act.reason else ""
+    return f"dead letter {key}, discarded by {letter.act.by}{reason}: {why}"
 
 
 def _brain(state: Conversation) -> str:

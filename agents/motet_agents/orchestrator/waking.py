@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from motet_agents.orchestrator.decide import decide
+from motet_agents.orchestrator.document import run_document
 from motet_bus import Agent
 
 WAKES: Final = (
@@ -26,3 +27,4 @@ WAKES: Final = (
 
 agent = Agent("orchestrator", role="orchestrator")
 agent.reconcile(*WAKES, decide=decide)
+agent.shows(run_document)

@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from motet_agents.playbooks.playbook import Playbook
+from motet_agents.strict_yaml import parse_structured
+from motet_bus.files import read_file
 from motet_schemas import BudgetLimits, InvalidInputError, limits_context
 from motet_schemas.validation import explain
 
@@ -31,8 +32,7 @@ def load_playbooks(folders: Iterable[Path] = ()) -> dict[str, Playbook]:
         if not folder.is_dir():
             raise InvalidInputError(f"playbooks: {folder} is no folder", field="playbooks", value=str(folder))
         for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-            found = path.stat()
-            playbook = _read_file(path, found.st_mtime_ns, found.st_size)
+            playbook = _read_file(path, *_changed(path))
             playbooks[playbook.name] = playbook
     return playbooks
 
@@ -44,26 +44,30 @@ def _shipped() -> dict[str, Playbook]:
     return {playbook.name: playbook for playbook in read}
 
 
-@lru_cache(maxsize=256)
-def _read_file(path: Path, _changed_ns: int, size: int) -> Playbook:
-    if size > _LARGEST_BYTES:
-        raise InvalidInputError(f"{path}: larger than {_LARGEST_BYTES} bytes", field="playbooks", value=size)
+def _changed(path: Path) -> tuple[int, int]:
+    """Return what changes with a file, zeros for one that cannot be looked at: reading it says why."""
     try:
-        return read_playbook(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error}", field="playbooks", value=str(path)) from error
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=256)
+def _read_file(path: Path, _changed_ns: int, _size: int) -> Playbook:
+    data = read_file(path, "playbooks", max_bytes=_LARGEST_BYTES)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{path}: cannot be read: it is not UTF-8 (byte {error.start})", field="playbooks", value=str(path)
+        ) from error
+    return read_playbook(text, str(path))
 
 
 def read_playbook(text: str, where: str) -> Playbook:
     """Parse one playbook. Raises `InvalidInputError` with line and column, or with field, value and rule."""
-    try:
-        data: object = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InvalidInputError(f"{where}{place}: is no valid YAML: {error.problem}", field=where) from error
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"{where}: is no valid YAML: {error}", field=where) from error
+    data: object = parse_structured(text, where, where)
     if not isinstance(data, dict):
         raise InvalidInputError(f"{where}: a playbook is a mapping", field=where)
     try:
@@ -71,8 +75,6 @@ def read_playbook(text: str, where: str) -> Playbook:
         playbook = Playbook.model_validate_json(json.dumps(data), context=limits_context(limits))
     except ValidationError as error:
         raise explain(error, Playbook, where) from error
-    except TypeError as error:
-        raise InvalidInputError(f"{where}: holds what JSON cannot say: {error}", field=where) from error
     return playbook
 
 

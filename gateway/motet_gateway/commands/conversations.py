@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
 
 PANEL: Final = "Conversations"
 
-ConversationId = Annotated[str, typer.Argument(help="The conversation's id.", metavar="CONVERSATION")]
+
+def _checked_id(given: str) -> str:
+    """Return the id when it can be one: nothing is started for one that cannot."""
+    from motet_schemas.ids import check_token
+
+    return check_token(given, "conversation")
+
+
+ConversationId = Annotated[
+    str, typer.Argument(help="The conversation's id.", metavar="CONVERSATION", callback=_checked_id)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,15 +98,28 @@ def watch(invocation: Invocation, conversation: ConversationId, fail_on: FailOn 
     return see_through(reporter, lambda: carry_through(settings, conversation, look, reporter, quiet=quiet))
 
 
-def show(invocation: Invocation, conversation: ConversationId) -> int:
-    """Show what is recorded of a conversation: every fact in order, and the report."""
+def show(
+    invocation: Invocation,
+    conversation: ConversationId,
+    archive: Annotated[
+        Path | None,
+        typer.Option("--archive", metavar="DIR", help="Where archives are that were moved from where they were put."),
+    ] = None,
+) -> int:
+    """Show what is recorded of a conversation, archived or not: every fact in order, and the report."""
     from motet_gateway.answers import how_to_answer
     from motet_gateway.documents import event_documents, run_document
     from motet_gateway.lifecycle import run_until_done
     from motet_gateway.terminal import print_json, print_result
 
     settings = invocation.settings
-    events, state, draft = run_until_done(lambda: _show(settings, conversation))
+    if settings.outsider:
+        from motet_gateway import outside
+        from motet_gateway.reporting import Reporter
+
+        Reporter(invocation).tell(run_until_done(lambda: outside.show(settings, conversation)))
+        return exits.COMPLETED
+    events, state, draft = run_until_done(lambda: _show(settings, conversation, archive))
     if invocation.json:
         print_json(event_documents(events))
     else:
@@ -140,38 +164,59 @@ def cancel(
     async def ask(client: Client) -> None:
         await client.cancel(conversation, by=by, reason=reason)
 
+    async def ask_from_outside() -> None:
+        from motet_gateway import outside
+
+        reporter.tell(await outside.cancel(settings, conversation, reason))
+
     reporter = CancelReporter(invocation)
+    if settings.outsider:
+        return see_through(reporter, ask_from_outside)
     return see_through(reporter, lambda: carry_through(settings, conversation, ask, reporter, quiet=quiet))
 
 
 async def _submit(settings: Settings, loaded: LoadedTask) -> bool:
+    from motet_gateway import outside
     from motet_gateway.places import running_place
     from motet_gateway.session import connected, submit
 
+    if settings.outsider:
+        return await outside.submit(settings, loaded)
     async with running_place(settings, wanted_for="submit") as place, connected(settings, place) as client:
         return (await submit(client, loaded)).created
 
 
 async def _submit_and_wait(settings: Settings, loaded: LoadedTask, report: Reporter, *, quiet: bool) -> None:
+    from motet_gateway import outside
     from motet_gateway.places import running_place
     from motet_gateway.session import connected, follow_shown, submit, warn_if_unserved
 
+    draft = loaded.documents.get("draft")
+    if settings.outsider:
+        report.tell(await outside.submit_and_wait(settings, loaded), draft.text if draft else None)
+        return
     async with running_place(settings, wanted_for="submit") as place, connected(settings, place) as client:
         await submit(client, loaded)
         await warn_if_unserved(client)
-        draft = loaded.documents.get("draft")
         report(await follow_shown(client, loaded.conversation, quiet=quiet), draft.text if draft else None)
 
 
-async def _show(settings: Settings, conversation: str) -> tuple[list[Event], Conversation, str | None]:
+async def _show(
+    settings: Settings, conversation: str, archive: Path | None
+) -> tuple[list[Event], Conversation, str | None]:
     from motet_gateway.places import any_place
     from motet_gateway.session import connected, draft_of
-    from motet_schemas import fold_all
+    from motet_gateway.terminal import note
+    from motet_schemas import TaskArchived, fold_all
 
     async with any_place(settings) as place, connected(settings, place) as client:
-        events = await client.events(conversation)
+        events = await client.events(conversation, archive)
         state = fold_all(conversation, events)
-        return events, state, await draft_of(client, state)
+        for event in events:
+            if isinstance(event.data, TaskArchived):
+                note(f"motet: {event.data.count} messages were archived on {event.time:%Y-%m-%d} by {event.data.by}")
+        recorded = [event for event in events if event.kind != "task.archived"]  # the same before and after
+        return recorded, state, await draft_of(client, state)
 
 
 async def _list(settings: Settings) -> list[Summary]:

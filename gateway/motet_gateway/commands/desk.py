@@ -130,13 +130,16 @@ def _answer_of(
 
 def _read_result(path: Path) -> Any:
     """Return a result made by hand: what JSON or YAML hold, or the text itself."""
-    from motet_gateway.strict_yaml import read_bytes, read_structured
+    from motet_agents.strict_yaml import read_structured
+    from motet_bus.files import read_file
 
     if str(path) != "-" and path.suffix.lower() in (".json", ".yaml", ".yml"):
         return read_structured(path, "take-over")
-    data = sys.stdin.buffer.read(_RESULT_BYTES + 1) if str(path) == "-" else read_bytes(path, "take-over")
+    if str(path) != "-":
+        return read_file(path, "take-over", max_bytes=_RESULT_BYTES).decode("utf-8", errors="replace")
+    data = sys.stdin.buffer.read(_RESULT_BYTES + 1)
     if len(data) > _RESULT_BYTES:
-        raise typer.BadParameter(f"{path}: a result has at most 1 MiB")
+        raise typer.BadParameter("standard input: a result has at most 1 MiB")
     return data.decode("utf-8", errors="replace")
 
 

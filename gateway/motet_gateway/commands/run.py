@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from motet_gateway import exits
-from motet_gateway.invocation import Invocation, Playbooks, command
+from motet_gateway.invocation import Invocation, MetricsPort, Playbooks, command
 
 if TYPE_CHECKING:
     from motet_bus.supervisor import Child
@@ -42,6 +42,7 @@ def run(
     executors: Executors = 2,
     quiet: Quiet = False,
     playbooks: Playbooks = None,
+    metrics_port: MetricsPort = None,
 ) -> int:
     """Run one task: server, agents, progress, report.
 
@@ -63,7 +64,12 @@ def run(
         raise
 
 
-def up(invocation: Invocation, executors: Executors = 2, playbooks: Playbooks = None) -> int:
+def up(
+    invocation: Invocation,
+    executors: Executors = 2,
+    playbooks: Playbooks = None,
+    metrics_port: MetricsPort = None,
+) -> int:
     """Keep the bus and all agents running, until Ctrl-C."""
     from motet_gateway.lifecycle import run_until_done
     from motet_gateway.terminal import note
@@ -126,13 +132,13 @@ async def _up(invocation: Invocation, executors: int) -> None:
 
         async def work(crew: Crew | None) -> None:
             if crew is not None:
-                _tell_ready(invocation, place, await crew.ready())
+                _tell_ready(invocation, place, await crew.ready(), crew.metrics_url)
                 await crew.supervisor.wait()
 
         await with_crew(settings, place, work, executors=executors)
 
 
-def _tell_ready(invocation: Invocation, place: Place, children: Sequence[Child]) -> None:
+def _tell_ready(invocation: Invocation, place: Place, children: Sequence[Child], metrics_url: str | None) -> None:
     """Say that every agent is ready: on standard output, and in the discovery file from then on."""
     from motet_gateway.places import announce
     from motet_gateway.store import RunningAgent
@@ -147,6 +153,7 @@ def _tell_ready(invocation: Invocation, place: Place, children: Sequence[Child])
         announce(place.embedded, agents)
     if invocation.json:
         listed = [{"role": agent.role, "pid": agent.pid, "instance": agent.instance} for agent in agents]
-        print_json({"nats_url": place.url, "store": str(place.store), "agents": listed}, compact=True)
+        document = {"nats_url": place.url, "store": str(place.store), "agents": listed}
+        print_json(document | ({} if metrics_url is None else {"metrics_url": metrics_url}), compact=True)
     else:
         note(f"ready: {len(agents)} agents, store {place.store}; `motet submit TASK` gives them work, Ctrl-C stops all")

@@ -39,21 +39,21 @@ def schemas(
 
 
 def doctor(invocation: Invocation) -> int:
-    """Look for what is wrong with the bus, and say what to do. Exit status 1 when something is."""
+    """Look for what is wrong with the bus, and say what to do. Exit status 1 when something is, 4 without a bus."""
     from motet_gateway.doctor import examine
     from motet_gateway.lifecycle import run_until_done
     from motet_gateway.terminal import print_json, print_result
 
     settings = invocation.settings
-    findings = [finding.to_document() for finding in run_until_done(lambda: examine(settings))]
-    sound = all(finding["status"] != "problem" for finding in findings)
+    checks = [finding.to_document() for finding in run_until_done(lambda: examine(settings))]
+    failed = [check["name"] for check in checks if check["status"] == "fail"]
     if invocation.json:
-        print_json({"sound": sound, "findings": findings})
+        print_json({"sound": not failed, "checks": checks})
     else:
         from motet_gateway.render import findings_of_doctor
 
-        print_result(findings_of_doctor(findings))
-    return exits.COMPLETED if sound else exits.FAILED
+        print_result(findings_of_doctor(checks))
+    return exits.UNREACHABLE if failed == ["server"] else exits.FAILED if failed else exits.COMPLETED
 
 
 def version(invocation: Invocation) -> int:

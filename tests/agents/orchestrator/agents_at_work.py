@@ -79,7 +79,7 @@ class Agents:
         notice = LetterDead(
             consumer=consumer, subject=str(event.subject), sequence=event.seq, deliveries=1, failure=failure
         )
-        self._say("letter.dead", f"{consumer}-{event.seq}", data=notice, by=consumer)
+        self._say("letter.dead", consumer, event.seq, data=notice, by=consumer)
 
     def _take(self, queue: str, rng: Random) -> Event | None:
         waiting = self.queues[queue]
@@ -255,9 +255,10 @@ class Agents:
         if not letters:
             return
         key, letter = rng.choice(letters)
+        detail = key.rpartition("-")[::2]
         if rng.random() < 0.5:
-            self._say("letter.discarded", key, data=LetterDiscarded(by="ops"), by="operator")
-        elif self._say("letter.retried", key, data=LetterRetried(by="ops"), by="operator") and letter.notice:
+            self._say("letter.discarded", *detail, data=LetterDiscarded(by="ops"), by="operator")
+        elif self._say("letter.retried", *detail, data=LetterRetried(by="ops"), by="operator") and letter.notice:
             queue = {"planner": "planner", "step-qa": "worker", "verifier": "verifier"}.get(letter.notice.consumer)
             stored = self.stream.messages.get(letter.notice.sequence)
             if queue and stored and not isinstance(stored.event.data, Unreadable):

@@ -50,7 +50,7 @@ class MemoryStream:
         fence = fence or natural_fence(fact.subject, cause)
         if self.last(fence.filter or str(fact.subject)) != fence.last:
             raise ConflictError(f"{fact.subject}: wrong last sequence")
-        headers, body = encode(fact, source=f"/agents/{by}/1", cause=cause, time=self.now)
+        headers, body = encode(fact, source=f"/agents/{by}/{by}-1", cause=cause, time=self.now)
         seq = self._store(fact.subject, headers, body, by)
         if isinstance(fact.data, TimerSet):
             at = fact.data.at.replace(microsecond=fact.data.at.microsecond // 1000 * 1000)

@@ -211,6 +211,10 @@ class Simulation:
             self.stream.advance(due - self.stream.now)
         raise AssertionError("silence never ends it")
 
+    def events(self) -> list[Event]:
+        """Return all that was recorded."""
+        return [stored.event for stored in self.stream.messages.values()]
+
     def check(self) -> None:
         """Check what must hold of the whole stream."""
         check_stream(self.stream)

@@ -8,6 +8,7 @@ import pytest
 
 from motet_schemas import (
     EscalateRaised,
+    Failure,
     LetterDiscarded,
     LetterRetried,
     TimerFired,
@@ -80,3 +81,28 @@ def test_a_letter_that_an_operator_saw_to_is_not_asked_about(act: LetterRetried 
     story = follow(_story()).add("letter.dead", "learn-5", data=notice("task.submitted.c.content-qa"))
     story.add(act.KIND, "learn-5", data=act)
     assert questions(story) == []
+
+
+def test_a_retried_step_that_broke_for_good_is_opened_again_although_its_attempts_are_used_up() -> None:
+    broke = Failure(code="permanent", message="the database is shut", retryable=False)
+    story = _story(A, max_attempts=1).opened(A)
+    story.add("letter.dead", "step-qa", 5, data=notice("step.ready.c.a.1.qa", consumer="step-qa"))
+    follow(story.executed(A, status="failed", next_action="escalate", failure=broke))
+    assert [question.number for question in open_questions(story.state)] == [1]
+    story.add("letter.retried", "step-qa", 5, data=LetterRetried(by="ops"))
+    assert open_questions(story.state) == []
+    assert missing(story) == ["step.ready.a.2.qa"]
+    follow(story)
+    story.add("letter.dead", "step-qa", 9, data=notice("step.ready.c.a.2.qa", consumer="step-qa", sequence=9))
+    follow(story.executed(A, 2, status="failed", next_action="escalate", failure=broke))
+    assert [question.number for question in open_questions(story.state)] == [2]
+    assert missing(story) == []
+
+
+def test_a_discarded_step_still_asks_its_human() -> None:
+    story = _story(A).opened(A)
+    story.add("letter.dead", "step-qa", 5, data=notice("step.ready.c.a.1.qa", consumer="step-qa"))
+    story.add("letter.discarded", "step-qa", 5, data=LetterDiscarded(by="ops", reason="hopeless"))
+    assert questions(story) == ["dead_letter"]
+    follow(story).add("escalate.answered", 1, data=answer("reject"))
+    assert missing(story) == ["task.failed.content-qa"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from motet_schemas.audit import audit
 from tests.agents.orchestrator.simulation import ACTIONS, Simulation
 
 actions = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 10_000)), min_size=20, max_size=120)
@@ -25,6 +26,7 @@ def test_everything_holds_under_any_schedule_and_rubbish(seed: int, schedule: li
     simulation.settle()
     simulation.silence()
     simulation.check()
+    assert audit("c", simulation.events()) == []
 
 
 @given(seed=st.integers(0, 1_000), schedule=tidy)
@@ -35,3 +37,4 @@ def test_everything_holds_among_ourselves(seed: int, schedule: list[tuple[str, i
     simulation.settle()
     simulation.silence()
     simulation.check()
+    assert audit("c", simulation.events()) == []

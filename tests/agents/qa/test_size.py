@@ -19,6 +19,8 @@ from motet_agents.qa import (
 from motet_agents.qa.markdown_inline import MAX_BLOCK_STEPS, Steps, TooMuchMarkupError
 from motet_schemas.base import Json
 
+pytestmark = pytest.mark.slow
+
 _CHECKLIST = Checklist(
     tone=ToneRules(banned=("snake oil",), max_sentence_words=40, min_reading_ease=10),
     compliance=ComplianceRules(required=("Terms apply",), forbidden=("risk-free",)),
