@@ -108,7 +108,7 @@ async def bury(
     )
     # A letter about a letter's death would have no end; a retry is told of, for there is one for each act of a human.
     if subject is not None and (subject.family != "letter" or delivery.retry is not None):
-        await _tell(bus, subject, letter)
+        await tell(bus, subject, letter)
 
 
 async def tell_of_earlier_letter(bus: Bus, delivery: Delivery, *, consumer: str) -> None:
@@ -122,7 +122,7 @@ async def tell_of_earlier_letter(bus: Bus, delivery: Delivery, *, consumer: str)
     wire = bus.namespace.wire(f"dead.{consumer}.{subject.conversation}.{delivery.letter}")
     stored = await bus.link.read_last_for(bus.namespace.stream(DEAD_LETTERS), wire)
     if stored is not None:
-        await _tell(bus, subject, DeadLetter.model_validate_json(stored.body, extra="ignore"))
+        await tell(bus, subject, DeadLetter.model_validate_json(stored.body, extra="ignore"))
 
 
 async def _letter(
@@ -154,7 +154,8 @@ async def _letter(
     )
 
 
-async def _tell(bus: Bus, subject: Subject, letter: DeadLetter) -> None:
+async def tell(bus: Bus, subject: Subject, letter: DeadLetter) -> None:
+    """Tell a conversation of a letter about one of its messages, once."""
     notice = LetterDead(**{name: getattr(letter, name) for name in LetterNotice.model_fields})
     name = build("letter.dead", subject.conversation, letter.consumer, letter.sequence)
     try:

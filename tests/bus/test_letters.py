@@ -562,14 +562,14 @@ async def test_a_letter_whose_writer_died_before_it_told_of_it_is_told_by_whoeve
     nats_url: str, namespace: Namespace, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found by thirty minutes of chaos: the next run went well, and nobody said that there is a letter."""
-    fault, tell = Fault(), dead_letters_module._tell
+    fault, tell = Fault(), dead_letters_module.tell
 
     async def die(*_args: object) -> None:
         fault.there = False
-        monkeypatch.setattr(dead_letters_module, "_tell", tell)
+        monkeypatch.setattr(dead_letters_module, "tell", tell)
         raise BusUnavailableError("killed before it could tell")
 
-    monkeypatch.setattr(dead_letters_module, "_tell", die)
+    monkeypatch.setattr(dead_letters_module, "tell", die)
     async with bus_as(nats_url, namespace, "client") as client, serving(listener(fault), nats_url, namespace):
         event = await submit(client, "c1")
         told = await eventually(lambda: operator.journal.read_last("letter.dead.c1.>"))

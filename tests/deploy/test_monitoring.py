@@ -41,6 +41,7 @@ _NOTHING_YET = {
     "system: Delivered and not acknowledged",
     "system: Claims held",
     "system: Commit conflicts",
+    "system: Telemetry lost",
     "system: Claims that did not end well",
     "people-and-money: Past their due time",
 }

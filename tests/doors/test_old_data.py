@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -94,7 +94,11 @@ async def test_what_an_old_motet_had_handed_out_is_done_by_todays_agents(
 
 async def test_streams_of_an_older_motet_are_refused_with_what_differs(bus: Bus) -> None:
     space = Namespace(f"{bus.namespace.name}-old")
-    old = conversations_stream(space).config() | {"sources": [], "discard": "old", "allow_msg_schedules": True}
+    old: dict[str, Any] = conversations_stream(space).config() | {
+        "sources": [],
+        "discard": "old",
+        "allow_msg_schedules": True,
+    }
     old |= {"allow_rollup_hdrs": True, "allow_msg_ttl": True, "deny_delete": False}
     await bus.link.api(f"STREAM.CREATE.{old['name']}", old)
     with pytest.raises(BusUnsuitableError, match="allow_msg_schedules: expected False, found True") as refused:

@@ -155,7 +155,8 @@ async def _rubbish(url: str) -> None:
 async def test_an_error_of_the_connection_shows_no_secret(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / "secret").write_text(f"-----BEGIN NATS USER JWT-----\n{TOKEN}\n{PASSWORD}\n")
     paths = {name: tmp_path / "secret" for name, value in changes.items() if value == "secret"}
-    options = ConnectOptions(**{"url": "nats://127.0.0.1:9", "connect_timeout_s": 0.1, **changes, **paths})
+    given: dict[str, Any] = {"url": "nats://127.0.0.1:9", "connect_timeout_s": 0.1, **changes, **paths}
+    options = ConnectOptions(**given)
     with pytest.raises(MotetError) as refused:
         await connect(options)
     chain = [refused.value, refused.value.__cause__, refused.value.__context__]
